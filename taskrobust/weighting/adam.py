@@ -1,0 +1,41 @@
+import torch
+from torch import Tensor, nn
+
+
+class BufferAdam(nn.Module):
+    r"""Adam for a small tensor that a strategy steps by itself, its state in buffers.
+
+    .. math:: x \leftarrow x - \eta \frac{m / (1 - \beta_1^k)}{\sqrt{v / (1 - \beta_2^k)} + \epsilon}
+
+    ``torch.optim`` keeps its state outside of ``state_dict`` and counts steps on the host.
+
+    Args:
+        size: Number of elements.
+        lr: Learning rate :math:`\eta`.
+        weight_decay: Coefficient of ``x`` in its gradient.
+
+    References:
+        Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, Algorithm 1.
+    """
+
+    first: Tensor
+    second: Tensor
+    steps: Tensor
+
+    def __init__(self, size: int, lr: float, weight_decay: float = 0.0) -> None:
+        super().__init__()
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.register_buffer("first", torch.zeros(size))
+        self.register_buffer("second", torch.zeros(size))
+        self.register_buffer("steps", torch.zeros(size))
+
+    def step(self, values: Tensor, gradient: Tensor, active: Tensor) -> None:
+        """Step the ``active`` elements of ``values`` in place; the others keep their moments. Shapes [size]."""
+        gradient = gradient + self.weight_decay * values
+        self.first.copy_(torch.where(active, 0.9 * self.first + 0.1 * gradient, self.first))
+        self.second.copy_(torch.where(active, 0.999 * self.second + 0.001 * gradient**2, self.second))
+        self.steps.add_(active.float())
+        first = self.first / (1 - 0.9**self.steps)
+        second = self.second / (1 - 0.999**self.steps)
+        values.sub_(torch.where(active, self.lr * first / (second.sqrt() + 1e-8), 0))

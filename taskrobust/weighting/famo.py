@@ -1,0 +1,60 @@
+import torch
+from torch import Tensor
+
+from taskrobust.weighting.adam import BufferAdam
+from taskrobust.weighting.base import Weighting
+
+
+class FAMO(Weighting):
+    r"""Fast adaptive multitask optimisation: decreases all tasks' risks at the same rate, from the risks alone.
+
+    .. math::
+        z = \operatorname{softmax}(\xi), \qquad
+        w_t = c \frac{z_t}{r_t - b_t}, \qquad c = \Big( \sum_t \frac{z_t}{r_t - b_t} \Big)^{-1}, \qquad
+        \nabla_\xi = J_z^\top \big( \log (r - b) - \log (r^+ - b) \big)
+
+    :math:`r^+` are the risks after the step. They are read from the next batch, which costs nothing, where the authors'
+    code runs the model twice on the same batch; the logits then lag one step behind, and smoothed risks make up for the
+    noise between batches.
+
+    Args:
+        num_tasks: Number of tasks T.
+        lr: Learning rate of the logits :math:`\xi`.
+        weight_decay: Coefficient of :math:`\xi` in its gradient.
+        lower_bound: :math:`b_t`, the same for all tasks; risks must stay above it.
+
+    References:
+        Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023, Algorithm 1.
+    """
+
+    logits: Tensor
+    log_risks: Tensor
+    seen: Tensor
+
+    def __init__(self, num_tasks: int, lr: float = 0.025, weight_decay: float = 1e-3, lower_bound: float = 0.0) -> None:
+        super().__init__(num_tasks)
+        self.lower_bound = lower_bound
+        self.adam = BufferAdam(num_tasks, lr, weight_decay)
+        self.register_buffer("logits", torch.zeros(num_tasks))
+        self.register_buffer("log_risks", torch.zeros(num_tasks))
+        self.register_buffer("seen", torch.zeros(num_tasks, dtype=torch.bool))
+
+    def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
+        """Softmax of the logits over what is left of the risks, scaled to the sum 1."""
+        present = counts > 0
+        shares = torch.where(present, self.logits.softmax(0) / self._gap(risks), 0)
+        return shares / shares.sum().clamp(min=1e-12)
+
+    def update(self, risks: Tensor, counts: Tensor) -> None:
+        """Step the logits on what the last step changed, and remember the risks."""
+        present = counts > 0
+        log_risks = self._gap(risks).log()
+        known = present & self.seen
+        decrease = torch.where(known, self.log_risks - log_risks, 0)
+        z = self.logits.softmax(0)
+        self.adam.step(self.logits, z * (decrease - (z * decrease).sum()), known)
+        self.log_risks.copy_(torch.where(present, log_risks, self.log_risks))
+        self.seen.logical_or_(present)
+
+    def _gap(self, risks: Tensor) -> Tensor:
+        return (risks - self.lower_bound).clamp(min=1e-8)

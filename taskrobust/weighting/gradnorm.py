@@ -1,0 +1,89 @@
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from taskrobust.weighting.adam import BufferAdam
+from taskrobust.weighting.base import Weighting, masked_mean
+
+
+class GradNorm(Weighting):
+    r"""Learns weights under which the tasks' gradients on the shared layer have norms that fit their training rates.
+
+    .. math::
+        G_t = w_t \lVert \nabla_W r_t \rVert, \qquad
+        \rho_t = \frac{r_t / r_t(0)}{\operatorname{mean}_j r_j / r_j(0)}, \qquad
+        L_w = \sum_t \lvert G_t - \bar G \rho_t^a \rvert
+
+    The target :math:`\bar G \rho_t^a` is held constant, so that
+    :math:`\partial L_w / \partial w_t = \operatorname{sign}(G_t - \bar G \rho_t^a) \lVert \nabla_W r_t \rVert` in
+    closed
+    form: nothing is differentiated twice. The weights take an Adam step on it and are scaled to the sum T. W is given
+    as ``criterion(losses, shared=...)``: the parameters of the last shared layer, or the activation after it.
+
+    Args:
+        num_tasks: Number of tasks T.
+        alpha: Strength :math:`a` with which tasks that train slowly are favoured.
+        lr: Learning rate of the weights.
+        initial_risks: :math:`r_t(0)`, T numbers: log C for a cross-entropy among C classes. None takes the mean of the
+            first ``initial_steps`` batches with the task.
+        initial_steps: See ``initial_risks``.
+
+    Raises:
+        ValueError: If ``initial_risks`` are not T positive numbers.
+
+    References:
+        Chen et al., GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks, ICML 2018,
+        equations 1 and 2, Algorithm 1.
+    """
+
+    needs_gramian = True
+    smallest_weight = 1e-3  # the paper lets weights cross zero, where their tasks would be unlearnt
+
+    task_weights: Tensor
+    norms: Tensor
+    initial_sums: Tensor
+    initial_batches: Tensor
+
+    def __init__(
+        self,
+        num_tasks: int,
+        alpha: float = 1.5,
+        lr: float = 0.025,
+        initial_risks: Sequence[float] | None = None,
+        initial_steps: int = 1,
+    ) -> None:
+        super().__init__(num_tasks)
+        if initial_risks is not None and (len(initial_risks) != num_tasks or min(initial_risks) <= 0):
+            raise ValueError(f"Expected {num_tasks} positive initial risks, got {list(initial_risks)}.")
+        known = initial_risks is not None
+        self.alpha = alpha
+        self.initial_steps = initial_steps
+        self.adam = BufferAdam(num_tasks, lr)
+        self.register_buffer("task_weights", torch.ones(num_tasks))
+        self.register_buffer("norms", torch.zeros(num_tasks))
+        sums = torch.tensor(initial_risks) * initial_steps if initial_risks is not None else torch.zeros(num_tasks)
+        self.register_buffer("initial_sums", sums.float())
+        self.register_buffer("initial_batches", torch.full((num_tasks,), float(initial_steps if known else 0)))
+
+    def observe(self, gramian: Tensor) -> None:
+        """Take the norms of the gradients from the diagonal."""
+        self.norms.copy_(gramian.diagonal().clamp(min=0).sqrt())
+
+    def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
+        """The learnt weights, of sum T."""
+        return self.task_weights
+
+    def update(self, risks: Tensor, counts: Tensor) -> None:
+        """Step the weights of the present tasks."""
+        present = counts > 0
+        learns = present & (self.initial_batches < self.initial_steps)
+        self.initial_sums.add_(torch.where(learns, risks, 0))
+        self.initial_batches.add_(learns.float())
+        progress = risks * self.initial_batches.clamp(min=1) / self.initial_sums.clamp(min=1e-12)
+        rates = progress / masked_mean(progress, counts)
+        gradient_norms = self.task_weights * self.norms
+        targets = masked_mean(gradient_norms, counts) * rates.clamp(min=0) ** self.alpha
+        self.adam.step(self.task_weights, (gradient_norms - targets).sign() * self.norms, present)
+        self.task_weights.clamp_(min=self.smallest_weight)
+        self.task_weights.mul_(self.num_tasks / self.task_weights.sum())

@@ -1,0 +1,85 @@
+"""Inner products of the tasks' gradients on what they share."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from taskrobust.risk import world_size
+
+
+class DisjointRows(NamedTuple):
+    """A shared activation of which each row is read by one task only, as the hidden states of masked tokens are.
+
+    The gradients of all tasks then come from one backward pass to the activation instead of T.
+
+    Attributes:
+        activation: Shared activation, shape [M, ...], in the graph of the losses.
+        owner: Index of the task that reads each row, shape [M]. Rows with an index of T or more belong to none.
+    """
+
+    activation: Tensor
+    owner: Tensor
+
+
+Shared = Tensor | Sequence[Tensor] | DisjointRows
+"""Parameters of the last shared layer, or an activation after it: one form or the other, not a mixture."""
+
+
+class GramianEstimator:
+    r"""Sums up the Gram matrix of the tasks' gradients over micro-batches and ranks.
+
+    .. math:: G_{ij} = \langle \nabla_W r_i, \nabla_W r_j \rangle
+
+    Parameters are the same on all ranks and micro-batches: their gradients are added before the products are taken
+    (averaging the norms of the parts is wrong by half and more). Activations differ: the products are added.
+
+    Args:
+        num_tasks: Number of tasks T.
+        process_group: The ranks that share a batch.
+    """
+
+    def __init__(self, num_tasks: int, process_group: dist.ProcessGroup | None) -> None:
+        self.num_tasks = num_tasks
+        self.process_group = process_group
+        self.jacobian: Tensor | None = None
+        self.products: Tensor | None = None
+
+    def add(self, risks: Tensor, shared: Shared) -> None:
+        """Add one batch.
+
+        Args:
+            risks: This batch's part of the risks, shape [T], whose gradient is R times this rank's share of the global
+                one, as from ``global_mean``.
+            shared: What the tasks share, in the graph of ``risks``.
+        """
+        ranks = world_size(self.process_group)
+        if isinstance(shared, DisjointRows):
+            (gradient,) = torch.autograd.grad(risks.sum() / ranks, shared.activation, retain_graph=True)
+            squares = gradient.float().flatten(1).square().sum(1)
+            owned = torch.arange(self.num_tasks, device=squares.device)[:, None] == shared.owner[None]
+            self._add_products(torch.where(owned, squares, 0).sum(1).diag())
+            return
+        tensors = [shared] if isinstance(shared, Tensor) else list(shared)
+        rows = []
+        for risk in (risks / ranks).unbind():
+            gradients = torch.autograd.grad(risk, tensors, retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([gradient.float().flatten() for gradient in gradients]))
+        jacobian = torch.stack(rows)
+        if isinstance(tensors[0], nn.Parameter):
+            self.jacobian = jacobian if self.jacobian is None else self.jacobian + jacobian
+        else:
+            self._add_products(jacobian @ jacobian.T)
+
+    def gramian(self) -> Tensor:
+        """The Gram matrix over all that was added on all ranks, shape [T, T]."""
+        parts = self.products if self.jacobian is None else self.jacobian
+        assert parts is not None
+        if world_size(self.process_group) > 1:
+            dist.all_reduce(parts, group=self.process_group)
+        return parts if self.jacobian is None else parts @ parts.T
+
+    def _add_products(self, products: Tensor) -> None:
+        self.products = products if self.products is None else self.products + products

@@ -1,0 +1,16 @@
+from torch import Tensor
+
+from taskrobust.weighting.base import Weighting
+
+
+class Proportional(Weighting):
+    r"""Weighs each task by its share of the elements: the plain mean over all elements, whatever their task.
+
+    .. math:: w_t = \frac{N_t}{\sum_j N_j}, \qquad \sum_t w_t \frac{S_t}{N_t} = \frac{\sum_t S_t}{\sum_t N_t}
+
+    With one task a part of speech this is the masked language modelling loss of BERT.
+    """
+
+    def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
+        """Counts over their sum."""
+        return counts / counts.sum().clamp(min=1)

@@ -1,0 +1,85 @@
+"""Schedules of the softmax's inverse temperature, as functions of the step."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Schedule(ABC):
+    """A number that depends on the step."""
+
+    @abstractmethod
+    def __call__(self, step: Tensor) -> Tensor:
+        """Value at a step.
+
+        Args:
+            step: Steps taken so far, shape [], an integer tensor on any device.
+        """
+
+
+class Constant(Schedule):
+    """The same value at every step.
+
+    Args:
+        value: The value.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """The value."""
+        return torch.full_like(step, self.value, dtype=torch.float32)
+
+
+class Linear(Schedule):
+    """From one value to another on a straight line, then the second one.
+
+    Args:
+        start: Value at step 0.
+        end: Value at step ``steps`` and after.
+        steps: Length of the way.
+    """
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        if steps < 1:
+            raise ValueError(f"Expected a positive number of steps, got {steps}.")
+        self.start = start
+        self.end = end
+        self.steps = steps
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """The value on the line."""
+        return self.start + (self.end - self.start) * (step / self.steps).clamp(max=1)
+
+
+class Theorem31(Schedule):
+    r"""The growth with which softmax weighted gradient descent is proven to converge.
+
+    .. math:: \alpha_k = \frac{4 \sqrt{k + 1}}{R_0 L'} \log \frac{4 T B \sqrt{k + 1}}{R_0 L'}
+
+    Args:
+        num_tasks: Number of tasks :math:`T`.
+        radius: Distance :math:`R_0` from the first parameters to the optimum.
+        lipschitz: Lipschitz constant :math:`L'` of the losses.
+        bound: Bound :math:`B` of the losses.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Theorem 3.1.
+    """
+
+    def __init__(self, num_tasks: int, radius: float, lipschitz: float, bound: float) -> None:
+        if min(num_tasks, radius, lipschitz, bound) <= 0:
+            raise ValueError(
+                f"Expected positive constants, got num_tasks={num_tasks}, radius={radius}, lipschitz={lipschitz}, "
+                f"bound={bound}."
+            )
+        self.scale = 4 / (radius * lipschitz)
+        self.log_constant = math.log(self.scale * num_tasks * bound)
+
+    def __call__(self, step: Tensor) -> Tensor:
+        r""":math:`\alpha_k`, never negative."""
+        root = (step + 1).float().sqrt()
+        return (self.scale * root * (self.log_constant + root.log())).clamp(min=0)

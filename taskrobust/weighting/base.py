@@ -54,6 +54,9 @@ class Weighting(nn.Module, ABC):
                 diagonal holds squared norms.
         """
 
+    def end_epoch(self) -> None:
+        """Learn that an epoch is over. Called by the training loop."""
+
     def own_loss(self, risks: Tensor, share: Tensor) -> Tensor | None:
         """Scalar whose gradient trains the strategy's own parameters, None if there are none.
 

@@ -9,13 +9,13 @@ class DWA(Weighting):
 
     .. math:: w_t = T \operatorname{softmax}_t \left( \frac{\bar r_t(p - 1)}{\bar r_t(p - 2)} \Big/ \tau \right)
 
-    :math:`\bar r_t(p)` is the mean risk over period p. The first two periods weigh all tasks alike.
+    :math:`\bar r_t(p)` is the mean risk over period p. The ratio of a task that was not seen in two periods is 1, and so
+    the first two periods weigh all tasks alike.
 
     Args:
         num_tasks: Number of tasks T.
         temperature: :math:`\tau`. The larger, the more alike the weights.
-        period: Steps in a period. None leaves it to the training loop to call :meth:`end_period`, once an epoch as in
-            the paper.
+        period: Steps in a period. None takes epochs, as the paper does: the training loop calls :meth:`end_epoch`.
 
     Raises:
         ValueError: If ``temperature`` or ``period`` is not positive.
@@ -27,7 +27,6 @@ class DWA(Weighting):
     period_sums: Tensor
     period_batches: Tensor
     means: Tensor
-    periods: Tensor
     step: Tensor
 
     def __init__(self, num_tasks: int, temperature: float = 2.0, period: int | None = 100) -> None:
@@ -38,14 +37,13 @@ class DWA(Weighting):
         self.period = period
         self.register_buffer("period_sums", torch.zeros(num_tasks))
         self.register_buffer("period_batches", torch.zeros(num_tasks))
-        self.register_buffer("means", torch.ones(2, num_tasks))  # of the last period and of the one before it
-        self.register_buffer("periods", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("means", torch.zeros(2, num_tasks))  # of the last period and of the one before it
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Softmax of the ratios of the last two periods' means, times T."""
         last, before = self.means
-        ratios = torch.where(self.periods >= 2, last / before.clamp(min=1e-12), 1)
+        ratios = torch.where(before > 0, last / before, 1)
         return self.num_tasks * (ratios / self.temperature).softmax(0)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
@@ -58,9 +56,10 @@ class DWA(Weighting):
             self._end_period(self.step % self.period == 0)
 
     @torch.no_grad()
-    def end_period(self) -> None:
-        """End the period, after each epoch if ``period`` is None."""
-        self._end_period(torch.ones_like(self.periods, dtype=torch.bool))
+    def end_epoch(self) -> None:
+        """End the period if it is an epoch."""
+        if self.period is None:
+            self._end_period(torch.ones_like(self.step, dtype=torch.bool))
 
     def _end_period(self, ends: Tensor) -> None:
         last = self.means[0]
@@ -68,4 +67,3 @@ class DWA(Weighting):
         self.means.copy_(torch.where(ends, torch.stack([mean, last]), self.means))
         self.period_sums.mul_(~ends)
         self.period_batches.mul_(~ends)
-        self.periods.add_(ends)

@@ -1,0 +1,3 @@
+from taskrobust.cli import main
+
+main()

@@ -1,0 +1,149 @@
+"""Checkpoints that are whole or not there."""
+
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+
+_MANIFEST = "manifest.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read."""
+
+
+class Checkpoints:
+    """The checkpoints of a run, in ``folder/step-00001000``.
+
+    A checkpoint is written beside its place, followed by a manifest of its files' sizes and checksums, flushed to the
+    disk and moved into place in one operation. Whatever ends the process leaves the ones before it whole.
+
+    Args:
+        folder: Where they are.
+        accelerator: What saves and loads the state of model, optimiser, random numbers and registered objects.
+        keep: How many are kept, so that there is one to fall back to.
+    """
+
+    def __init__(self, folder: Path, accelerator: Accelerator, keep: int = 2) -> None:
+        self.folder = folder
+        self.accelerator = accelerator
+        self.keep = keep
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there, the newest first."""
+        return sorted((int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")), reverse=True)
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint. Called by all ranks.
+
+        Raises:
+            CheckpointError: If it could not be written. The ones before it are whole.
+        """
+        unfinished = self.folder / f".unfinished-{step:08d}"
+        failure: Exception | None = None
+        main = self.accelerator.is_main_process
+        if main:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            unfinished.mkdir(parents=True, exist_ok=True)
+            self.accelerator.save_state(str(unfinished))
+        except Exception as error:
+            failure = error
+        if not self._any_rank(failure is not None) and main:
+            try:
+                self._finish(unfinished, self._path(step))
+            except OSError as error:
+                failure = error
+        if self._any_rank(failure is not None):
+            if main:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise CheckpointError(self._failure(step, failure)) from failure
+
+    def load_newest(self) -> int | None:
+        """Load the newest whole checkpoint and return its step, None if there are no checkpoints. Called by all ranks.
+
+        Raises:
+            CheckpointError: If there are checkpoints and none is whole.
+        """
+        damages: list[str] = []
+        for step in self.steps():
+            damage = _damage(self._path(step))
+            if damage is None:
+                for line in damages:
+                    self.accelerator.print(f"{line} Going on from step {step}.")
+                self.accelerator.load_state(str(self._path(step)))
+                self.accelerator.wait_for_everyone()
+                return step
+            damages.append(f"The checkpoint {self._path(step)} is damaged: {damage}.")
+        if damages:
+            raise CheckpointError(
+                " ".join(damages) + " None is whole: start afresh with --resume never in an empty folder."
+            )
+        return None
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def _finish(self, unfinished: Path, place: Path) -> None:
+        files = sorted(path for path in unfinished.rglob("*") if path.is_file())
+        manifest = {str(path.relative_to(unfinished)): [path.stat().st_size, _checksum(path)] for path in files}
+        (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in (*files, unfinished / _MANIFEST, unfinished):
+            _flush(path)
+        shutil.rmtree(place, ignore_errors=True)  # a damaged one of the same step
+        unfinished.rename(place)
+        _flush(self.folder)
+        for step in self.steps()[self.keep :]:
+            shutil.rmtree(self._path(step))
+
+    def _any_rank(self, failed: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return failed
+        flag = torch.tensor(int(failed), device=self.accelerator.device)
+        dist.all_reduce(flag)
+        return bool(flag)
+
+    def _failure(self, step: int, failure: Exception | None) -> str:
+        reason = failure if failure is not None else "another rank failed"
+        older = [s for s in self.steps() if s != step]
+        last = f"the checkpoint of step {older[0]} is whole" if older else "there is none before it"
+        return f"The checkpoint of step {step} could not be written to {self.folder} ({reason}); {last}."
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, None if it is whole."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        return f"its manifest cannot be read ({error})"
+    for name, (size, checksum) in manifest.items():
+        path = folder / name
+        if not path.exists():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} of {size} bytes"
+        if _checksum(path) != checksum:
+            return f"{name} has other content than was written"
+    return None

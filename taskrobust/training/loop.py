@@ -1,0 +1,270 @@
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from taskrobust.loss import MultiTaskLoss
+from taskrobust.risk import pool_batches
+from taskrobust.training.checkpoint import CheckpointError, Checkpoints
+from taskrobust.training.evaluation import Evaluation, evaluate
+from taskrobust.training.interruption import Interruption, ignore_in_worker
+from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
+from taskrobust.training.run_folder import RunFolder
+from taskrobust.training.sampling import GlobalBatchSampler
+from taskrobust.training.tracking import Tracker
+from taskrobust.weighting.gramian import Shared
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(kw_only=True)
+class LoopConfig:
+    """How long a run trains, on how much at a time, and how it is watched.
+
+    Args:
+        steps: Steps of the optimiser.
+        batch_size: Samples in a forward pass of one process.
+        accumulation: Forward passes in a step.
+        window_weights: Where the weights of an accumulation window come from. ``running``: from the running risks of
+            the steps before. ``two_pass``: from the risks of the window itself, by a first pass without gradient, a
+            third more work.
+        seed: Seed of parameters, order of the data, masks and dropout.
+        log_every: Steps that make a line of metrics.jsonl.
+        eval_every: Steps between evaluations on held-out data. There is one at the end, too.
+        checkpoint_every: Steps between checkpoints. There is one at the end, too.
+        workers: Processes that load data. 0 loads in the training process.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    accumulation: int = 1
+    window_weights: Literal["running", "two_pass"] = "running"
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 500
+    checkpoint_every: int = 500
+    workers: int = 0
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """What is trained: all that the engine has to know of text or images.
+
+    Args:
+        model: Returns ``TaskLosses`` for a batch, given as keyword arguments.
+        criterion: The tasks and their weighting.
+        data: Takes lists of (index, epoch) keys in ``__getitems__``.
+        collate: Makes a batch of what ``data`` returns.
+        held_out: This rank's held-out batches, given its rank and the number of ranks.
+        export: Writes a model to a folder.
+        task_counts: Element counts of a batch, for accumulation.
+        shared: What the tasks shared in the last forward pass, for weightings that need gradients.
+    """
+
+    model: nn.Module
+    criterion: MultiTaskLoss
+    data: Dataset[Any]
+    collate: Callable[[Any], Batch]
+    held_out: Callable[[int, int], Iterable[Batch]]
+    export: Callable[[nn.Module, Path], None]
+    task_counts: Callable[[Batch], Tensor]
+    shared: Callable[[nn.Module], Shared]
+
+
+class _Progress:
+    """Where the run is."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.samples = 0
+        self.best_worst = float("inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+class Trainer:
+    """Trains a recipe in a run folder, and goes on where an earlier process of the same run stopped.
+
+    Args:
+        recipe: What is trained.
+        run: Where it is kept.
+        loop: See there.
+        optim: See there.
+        accelerator: Device, precision and process group.
+    """
+
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, loop: LoopConfig, optim: OptimConfig, accelerator: Accelerator
+    ) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.loop = loop
+        self.optim = optim
+        self.accelerator = accelerator
+        self.criterion = recipe.criterion.to(accelerator.device)
+        optimizer = make_optimizer(recipe.model, self.criterion, optim)
+        self.schedule = make_schedule(optimizer, optim, loop.steps)
+        self.model, self.optimizer = accelerator.prepare(recipe.model, optimizer)
+        self.bare_model: nn.Module = accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        self.average = make_average(self.bare_model, optim)
+        self.progress = _Progress()
+        main = accelerator.is_main_process
+        self.tracker = Tracker(run.metrics, self.criterion, loop.steps, loop.log_every, accelerator.device, main)
+        self.checkpoints = Checkpoints(run.checkpoints, accelerator)
+        kept = (self.progress, self.criterion, self.schedule, self.tracker, self.average)
+        accelerator.register_for_checkpointing(*(part for part in kept if part is not None))
+
+    def train(self) -> Evaluation:
+        """Train to the last step and return the risks on held-out data.
+
+        Raises:
+            SystemExit: With the shell's code 143, after a checkpoint, if the process was asked to stop.
+            CheckpointError: If the last checkpoint could not be written, or none that is there can be read.
+        """
+        torch.manual_seed(self.loop.seed + self.accelerator.process_index)  # dropout
+        progress, loop = self.progress, self.loop
+        if self.checkpoints.load_newest() is not None:
+            self.tracker.say(f"Going on from step {progress.step} of {self.run.path}.")
+        self.tracker.start(progress.step, progress.samples)
+        batches = self._batches()
+        self.model.train()
+        self.criterion.train()
+        evaluation = None
+        try:
+            with Interruption() as interruption:
+                while progress.step < loop.steps:
+                    self._step(batches)
+                    last = progress.step == loop.steps
+                    if progress.step % loop.eval_every == 0 and not last:
+                        self._evaluate()
+                    if progress.step % loop.checkpoint_every == 0 and not last:
+                        self._checkpoint_if_possible()
+                    asks = self.accelerator.num_processes == 1 or progress.step % loop.log_every == 0
+                    if asks and not last and interruption.agreed(self.accelerator.device):
+                        self.checkpoints.save(progress.step)
+                        self.tracker.say(
+                            f"Stopped after step {progress.step} by {interruption.received or 'another rank'}, with a "
+                            "checkpoint. The same command goes on."
+                        )
+                        raise SystemExit(143)
+            evaluation = self._evaluate()
+            self.checkpoints.save(progress.step)
+            self._export(self.run.model, evaluation)
+        finally:
+            self.tracker.close()
+        return evaluation
+
+    def _batches(self) -> Iterator[Batch]:
+        sampler = GlobalBatchSampler(
+            len(self.recipe.data),  # type: ignore[arg-type]
+            self.loop.batch_size,
+            self.loop.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            self.progress.samples,
+        )
+        return iter(
+            DataLoader(
+                self.recipe.data,
+                batch_sampler=sampler,
+                collate_fn=self.recipe.collate,
+                num_workers=self.loop.workers,
+                pin_memory=self.accelerator.device.type == "cuda",
+                worker_init_fn=ignore_in_worker,
+                generator=torch.Generator(),  # else the loader draws from the generator that dropout uses
+            )
+        )
+
+    def _step(self, batches: Iterator[Batch]) -> None:
+        device, criterion = self.accelerator.device, self.criterion
+        window = [
+            {name: value.to(device, non_blocking=True) for name, value in next(batches).items()}
+            for _ in range(self.loop.accumulation)
+        ]
+        total = torch.zeros((), device=device)
+        with self._window(window):
+            for number, batch in enumerate(window, start=1):
+                with nullcontext() if number == len(window) else self.accelerator.no_sync(self.model):
+                    losses = self.model(**batch)
+                    shared = self.recipe.shared(self.bare_model) if criterion.weighting.needs_gramian else None
+                    part = criterion(losses, shared)
+                    self.accelerator.backward(part)
+                    total += part.detach()
+        lr = float(self.schedule.get_last_lr()[0])
+        gradient_norm = self._update()
+        progress, samples = self.progress, len(self.recipe.data)  # type: ignore[arg-type]
+        epoch = progress.samples // samples
+        progress.samples += self.loop.batch_size * self.loop.accumulation * self.accelerator.num_processes
+        progress.step += 1
+        if progress.samples // samples > epoch:
+            criterion.weighting.end_epoch()
+        self.tracker.step(progress.step, progress.samples, total, gradient_norm, lr)
+
+    def _window(self, window: list[dict[str, Tensor]]) -> AbstractContextManager[None]:
+        if len(window) == 1:
+            return nullcontext()
+        if self.loop.window_weights == "running":
+            return self.criterion.accumulate(torch.stack([self.recipe.task_counts(b) for b in window]).sum(0))
+        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):  # the second pass draws the same dropout
+            losses = pool_batches(self.model(**batch) for batch in window)
+        return self.criterion.accumulate(losses)
+
+    def _update(self) -> Tensor:
+        gradient_norm = torch.full((), torch.nan, device=self.accelerator.device)
+        if self.optim.clip_norm > 0:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+            gradient_norm = cast(Tensor, norm).detach()
+        if self.accelerator.scaler is None:
+            # Fused AdamW leaves a step out on the device, as it does for a gradient scaler that found an overflow.
+            self.optimizer.optimizer.found_inf = (~self.criterion.finite).float()
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.bare_model)
+        return gradient_norm
+
+    def _averaged_model(self) -> nn.Module:
+        return self.bare_model if self.average is None else self.average.module
+
+    def _evaluate(self) -> Evaluation:
+        batches = self.recipe.held_out(self.accelerator.process_index, self.accelerator.num_processes)
+        model, device = self._averaged_model(), self.accelerator.device
+        evaluation = evaluate(model, self.criterion, batches, self.accelerator.autocast, device)
+        best = evaluation.worst < self.progress.best_worst
+        if best:
+            self.progress.best_worst = evaluation.worst
+            self._export(self.run.best, evaluation)
+        self.tracker.evaluation(self.progress.step, evaluation, best)
+        return evaluation
+
+    def _checkpoint_if_possible(self) -> None:
+        try:
+            self.criterion.check_finite()
+            self.checkpoints.save(self.progress.step)
+        except CheckpointError as error:
+            self.tracker.say(f"{error} Training goes on; make room, or the run ends with an error.")
+
+    def _export(self, folder: Path, evaluation: Evaluation) -> None:
+        if self.accelerator.is_main_process:
+            unfinished = folder.with_name(f".{folder.name}")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            self.recipe.export(self._averaged_model(), unfinished)
+            result = {"step": self.progress.step, **asdict(evaluation)}
+            (unfinished / "evaluation.json").write_text(json.dumps(result, indent=2))
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
+        self.accelerator.wait_for_everyone()

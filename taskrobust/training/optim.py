@@ -1,0 +1,68 @@
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """The optimiser, its learning rate over time, and the average of the parameters.
+
+    Args:
+        lr: Peak learning rate of the model.
+        weighting_lr: Learning rate of the parameters of the weighting, such as log-variances.
+        betas: Decays of AdamW's moments.
+        eps: AdamW's addition to the denominator.
+        weight_decay: Decoupled weight decay of matrices. Biases, norms and the weighting have none.
+        schedule: Course of the learning rate after the warm-up.
+        warmup_steps: Steps over which the learning rate rises from 0.
+        clip_norm: Largest norm of the gradient. 0 does not clip.
+        average: Average of the parameters that is evaluated and exported. ``ema``: exponential with ``ema_decay``.
+            ``iterate``: the mean over all steps, for which Theorem 3.1 is proven.
+        ema_decay: Decay of the exponential average, a step.
+    """
+
+    lr: float = 1e-4
+    weighting_lr: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = 0
+    clip_norm: float = 0.0
+    average: Literal["none", "ema", "iterate"] = "none"
+    ema_decay: float = 0.999
+
+
+def make_optimizer(model: nn.Module, weighting: nn.Module, config: OptimConfig) -> AdamW:
+    """Fused AdamW over the model's matrices, its vectors without decay, and the weighting's own parameters."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": list(weighting.parameters()), "weight_decay": 0.0, "lr": config.weighting_lr},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int) -> LRScheduler:
+    """The learning rate's course over ``steps`` steps."""
+    from transformers import get_scheduler
+
+    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
+    schedule: LRScheduler = get_scheduler(name, optimizer, config.warmup_steps, steps)
+    return schedule
+
+
+def make_average(model: nn.Module, config: OptimConfig) -> AveragedModel | None:
+    """The running average of the model's parameters, None without one."""
+    if config.average == "none":
+        return None
+    if config.average == "ema":
+        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn())  # type: ignore[no-untyped-call]

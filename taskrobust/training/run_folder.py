@@ -1,0 +1,79 @@
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+Resume = Literal["auto", "never"]
+
+_MAY_CHANGE = ("output", "resume", "loop.log_every", "loop.eval_every", "loop.checkpoint_every", "loop.workers")
+"""Settings that say where and how a run is watched, not what it computes."""
+
+
+class RunFolder:
+    """The folder of one run: config.yaml, metrics.jsonl, checkpoints/, model/, best/.
+
+    Args:
+        path: The folder.
+        config: The run's configuration in plain values, written to config.yaml.
+        resume: ``auto`` goes on with a run of the same configuration that is there. ``never`` wants an empty folder.
+        main: Whether this rank writes.
+
+    Raises:
+        ValueError: If the folder holds a run of another configuration, or anything with ``never``.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], resume: Resume = "auto", main: bool = True) -> None:
+        self.path = path
+        config_file = path / "config.yaml"
+        if path.exists() and any(path.iterdir()):
+            if resume == "never":
+                raise ValueError(f"Expected an empty or new run folder with --resume never, {path} holds files.")
+            if not config_file.exists():
+                raise ValueError(f"Expected a run folder or an empty one, {path} holds other files and no config.yaml.")
+            self._check_same(yaml.safe_load(config_file.read_text()), config)
+        if main:
+            path.mkdir(parents=True, exist_ok=True)
+            unfinished = path / ".config.yaml"
+            unfinished.write_text(yaml.safe_dump(config, sort_keys=False))
+            unfinished.replace(config_file)
+
+    def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:
+        old, new = _flat(there), _flat(here)
+        changed = [
+            f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and key not in _MAY_CHANGE
+        ]
+        if changed:
+            raise ValueError(
+                f"The run folder {self.path} holds a run of another configuration: {'; '.join(changed)}. "
+                "Choose another --output, or the configuration of the run to go on with it."
+            )
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line for each logged step and evaluation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the final model."""
+        return self.path / "model"
+
+    @property
+    def best(self) -> Path:
+        """Folder of the model whose worst task did best on held-out data."""
+        return self.path / "best"
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

@@ -48,16 +48,17 @@ class Checkpoints:
         failure: Exception | None = None
         main = self.accelerator.is_main_process
         if main:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            for left_over in self.folder.glob(".unfinished-*"):
+                shutil.rmtree(left_over, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         try:
             unfinished.mkdir(parents=True, exist_ok=True)
-            self.accelerator.save_state(str(unfinished))
+            self.accelerator.save_state(str(unfinished), safe_serialization=False)  # tied weights are one tensor
         except Exception as error:
             failure = error
         if not self._any_rank(failure is not None) and main:
             try:
-                self._finish(unfinished, self._path(step))
+                self._finish(unfinished, step)
             except OSError as error:
                 failure = error
         if self._any_rank(failure is not None):
@@ -90,17 +91,18 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
-    def _finish(self, unfinished: Path, place: Path) -> None:
+    def _finish(self, unfinished: Path, step: int) -> None:
         files = sorted(path for path in unfinished.rglob("*") if path.is_file())
         manifest = {str(path.relative_to(unfinished)): [path.stat().st_size, _checksum(path)] for path in files}
         (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in (*files, unfinished / _MANIFEST, unfinished):
             _flush(path)
-        shutil.rmtree(place, ignore_errors=True)  # a damaged one of the same step
-        unfinished.rename(place)
+        shutil.rmtree(self._path(step), ignore_errors=True)  # a damaged one of the same step
+        unfinished.rename(self._path(step))
         _flush(self.folder)
-        for step in self.steps()[self.keep :]:
-            shutil.rmtree(self._path(step))
+        kept = [s for s in self.steps() if s <= step][: self.keep]  # damaged ones of later steps go, too
+        for other in set(self.steps()).difference(kept):
+            shutil.rmtree(self._path(other))
 
     def _any_rank(self, failed: bool) -> bool:
         if self.accelerator.num_processes == 1:

@@ -37,13 +37,15 @@ def make_accelerator(config: DeviceConfig, sharded_layers: list[str]) -> Acceler
     needs_cuda = [f"{name}={value}" for name, value in _cuda_only(config) if cpu]
     if needs_cuda:
         raise ValueError(f"Expected a CUDA device for {' and '.join(needs_cuda)}, got the CPU.")
-    plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=sharded_layers
-    )
+    plugin = None
+    if config.parallel == "fsdp2":
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=sharded_layers
+        )
     return Accelerator(
         cpu=cpu,
         mixed_precision=config.precision,
-        fsdp_plugin=plugin if config.parallel == "fsdp2" else None,
+        fsdp_plugin=plugin,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
 

@@ -1,7 +1,7 @@
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -130,20 +130,20 @@ class Trainer:
         """Train to the last step and return the risks on held-out data.
 
         Raises:
+            ValueError: If a step has more or fewer samples than in the run so far.
             SystemExit: With the shell's code 143, after a checkpoint, if the process was asked to stop.
             CheckpointError: If the last checkpoint could not be written, or none that is there can be read.
         """
         torch.manual_seed(self.loop.seed + self.accelerator.process_index)  # dropout
         progress, loop = self.progress, self.loop
         if self.checkpoints.load_newest() is not None:
+            self._check_samples()
             self.tracker.say(f"Going on from step {progress.step} of {self.run.path}.")
         self.tracker.start(progress.step, progress.samples)
-        batches = self._batches()
         self.model.train()
         self.criterion.train()
-        evaluation = None
         try:
-            with Interruption() as interruption:
+            with Interruption() as interruption, closing(self._batches()) as batches:
                 while progress.step < loop.steps:
                     self._step(batches)
                     last = progress.step == loop.steps
@@ -153,20 +153,33 @@ class Trainer:
                         self._checkpoint_if_possible()
                     asks = self.accelerator.num_processes == 1 or progress.step % loop.log_every == 0
                     if asks and not last and interruption.agreed(self.accelerator.device):
-                        self.checkpoints.save(progress.step)
+                        self._checkpoint()
                         self.tracker.say(
                             f"Stopped after step {progress.step} by {interruption.received or 'another rank'}, with a "
                             "checkpoint. The same command goes on."
                         )
                         raise SystemExit(143)
+            self._checkpoint()  # before the evaluation, which is repeated if the same command is given again
             evaluation = self._evaluate()
-            self.checkpoints.save(progress.step)
             self._export(self.run.model, evaluation)
         finally:
             self.tracker.close()
         return evaluation
 
-    def _batches(self) -> Iterator[Batch]:
+    def _samples_per_step(self) -> int:
+        processes: int = self.accelerator.num_processes
+        return self.loop.batch_size * self.loop.accumulation * processes
+
+    def _check_samples(self) -> None:
+        before = self.progress.samples // self.progress.step
+        if before != self._samples_per_step():
+            raise ValueError(
+                f"Expected {before} samples a step, as in the run so far, got {self._samples_per_step()}: batch_size "
+                f"{self.loop.batch_size} x accumulation {self.loop.accumulation} x {self.accelerator.num_processes} "
+                "processes. Choose the batch_size that fits this number of processes."
+            )
+
+    def _batches(self) -> Generator[Batch]:
         sampler = GlobalBatchSampler(
             len(self.recipe.data),  # type: ignore[arg-type]
             self.loop.batch_size,
@@ -175,17 +188,23 @@ class Trainer:
             self.accelerator.num_processes,
             self.progress.samples,
         )
-        return iter(
-            DataLoader(
-                self.recipe.data,
-                batch_sampler=sampler,
-                collate_fn=self.recipe.collate,
-                num_workers=self.loop.workers,
-                pin_memory=self.accelerator.device.type == "cuda",
-                worker_init_fn=ignore_in_worker,
-                generator=torch.Generator(),  # else the loader draws from the generator that dropout uses
-            )
+        loader = DataLoader(
+            self.recipe.data,
+            batch_sampler=sampler,
+            collate_fn=self.recipe.collate,
+            num_workers=self.loop.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            worker_init_fn=ignore_in_worker,
+            generator=torch.Generator(),  # else the loader draws from the generator that dropout uses
         )
+        batches = iter(loader)
+        try:
+            yield from batches
+        finally:
+            if self.loop.workers > 0:
+                # Not left to the garbage collector: the traceback of an error keeps the loader, and a process that
+                # ends waits for workers that are not told to.
+                batches._shutdown_workers()  # type: ignore[attr-defined]
 
     def _step(self, batches: Iterator[Batch]) -> None:
         device, criterion = self.accelerator.device, self.criterion
@@ -206,7 +225,7 @@ class Trainer:
         gradient_norm = self._update()
         progress, samples = self.progress, len(self.recipe.data)  # type: ignore[arg-type]
         epoch = progress.samples // samples
-        progress.samples += self.loop.batch_size * self.loop.accumulation * self.accelerator.num_processes
+        progress.samples += self._samples_per_step()
         progress.step += 1
         if progress.samples // samples > epoch:
             criterion.weighting.end_epoch()
@@ -251,10 +270,14 @@ class Trainer:
         self.tracker.evaluation(self.progress.step, evaluation, best)
         return evaluation
 
+    def _checkpoint(self) -> None:
+        self.criterion.check_finite()
+        self.tracker.flush()
+        self.checkpoints.save(self.progress.step)
+
     def _checkpoint_if_possible(self) -> None:
         try:
-            self.criterion.check_finite()
-            self.checkpoints.save(self.progress.step)
+            self._checkpoint()
         except CheckpointError as error:
             self.tracker.say(f"{error} Training goes on; make room, or the run ends with an error.")
 

@@ -5,8 +5,16 @@ import yaml
 
 Resume = Literal["auto", "never"]
 
-_MAY_CHANGE = ("output", "resume", "loop.log_every", "loop.eval_every", "loop.checkpoint_every", "loop.workers")
-"""Settings that say where and how a run is watched, not what it computes."""
+_MAY_CHANGE = (
+    "output",
+    "resume",
+    "loop.log_every",
+    "loop.eval_every",
+    "loop.checkpoint_every",
+    "loop.workers",
+    "loop.batch_size",  # on another number of processes; the trainer checks that a step has as many samples
+)
+"""Settings that say where and how a run is computed and watched, not what it computes."""
 
 
 class RunFolder:
@@ -16,7 +24,7 @@ class RunFolder:
         path: The folder.
         config: The run's configuration in plain values, written to config.yaml.
         resume: ``auto`` goes on with a run of the same configuration that is there. ``never`` wants an empty folder.
-        main: Whether this rank writes.
+        main: Whether this rank checks the folder and writes. The others would see what it has just written.
 
     Raises:
         ValueError: If the folder holds a run of another configuration, or anything with ``never``.
@@ -24,18 +32,22 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any], resume: Resume = "auto", main: bool = True) -> None:
         self.path = path
-        config_file = path / "config.yaml"
-        if path.exists() and any(path.iterdir()):
-            if resume == "never":
-                raise ValueError(f"Expected an empty or new run folder with --resume never, {path} holds files.")
-            if not config_file.exists():
-                raise ValueError(f"Expected a run folder or an empty one, {path} holds other files and no config.yaml.")
-            self._check_same(yaml.safe_load(config_file.read_text()), config)
         if main:
+            self._check(config, resume)
             path.mkdir(parents=True, exist_ok=True)
             unfinished = path / ".config.yaml"
             unfinished.write_text(yaml.safe_dump(config, sort_keys=False))
-            unfinished.replace(config_file)
+            unfinished.replace(path / "config.yaml")
+
+    def _check(self, config: dict[str, Any], resume: Resume) -> None:
+        path, config_file = self.path, self.path / "config.yaml"
+        if not path.exists() or not any(file.name != ".config.yaml" for file in path.iterdir()):
+            return
+        if resume == "never":
+            raise ValueError(f"Expected an empty or new run folder with --resume never, {path} holds files.")
+        if not config_file.exists():
+            raise ValueError(f"Expected a run folder or an empty one, {path} holds other files and no config.yaml.")
+        self._check_same(yaml.safe_load(config_file.read_text()), config)
 
     def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:
         old, new = _flat(there), _flat(here)

@@ -45,7 +45,7 @@ class Tracker:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             disable=not (main and self.console.is_terminal),
@@ -55,9 +55,9 @@ class Tracker:
         self._mark = (time.perf_counter(), 0)
 
     def start(self, step: int, samples: int) -> None:
-        """Go on from a step: lines after it belong to a run that was cut off and are dropped."""
+        """Go on from a step: lines that this process writes again are dropped."""
         if self.main:
-            self._drop_lines_after(step)
+            self._drop_lines_from(step)
             self._board = SummaryWriter(str(self.metrics.parent / "tensorboard"), purge_step=step + 1)
         self._task = self._progress.add_task("pre-training", total=self._steps, completed=step, state="")
         self._progress.start()
@@ -68,6 +68,11 @@ class Tracker:
         self._progress.stop()
         if self._board is not None:
             self._board.close()
+
+    def flush(self) -> None:
+        """Have the lines up to here on disk before a checkpoint says that they are written."""
+        if self._board is not None:
+            self._board.flush()
 
     def step(self, step: int, samples: int, total: Tensor, gradient_norm: Tensor, lr: float) -> None:
         """Take in the values of one step.
@@ -81,10 +86,10 @@ class Tracker:
         """
         criterion = self.criterion
         values = (total.reshape(1), gradient_norm.reshape(1), criterion.risk_vector, criterion.weight_vector)
-        self.rows[self.filled] = torch.cat(values)
+        self.rows[self.filled] = torch.where(criterion.finite, torch.cat(values), torch.nan)
         self.filled += 1
         self._progress.update(self._task, completed=step)
-        if self.filled == self.log_every or step == self._steps:
+        if self.filled >= self.log_every or step == self._steps:
             self._write(step, samples, lr)
 
     def evaluation(self, step: int, evaluation: Evaluation, best: bool) -> None:
@@ -105,7 +110,7 @@ class Tracker:
     def say(self, text: str) -> None:
         """Print a line above the progress bar, once for all ranks."""
         if self.main:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows that are not written yet."""
@@ -113,8 +118,8 @@ class Tracker:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take rows up again."""
-        self.filled = len(state["rows"])
-        self.rows[: self.filled] = state["rows"].to(self.rows.device)
+        self.filled = len(state["rows"])  # more than log_every, if that is smaller than it was
+        self.rows = torch.cat([state["rows"].to(self.rows.device), self.rows])
 
     def _write(self, step: int, samples: int, lr: float) -> None:
         self.criterion.check_finite()
@@ -130,7 +135,7 @@ class Tracker:
         shares = [weights[task] for task in self.criterion.weighted_tasks]
         entropy = _entropy(shares)
         present = [task for task in self.criterion.weighted_tasks if not math.isnan(risks[task])]
-        worst_task = max(present, key=lambda task: risks[task])
+        worst_task = max(present, key=lambda task: risks[task], default=None)
         speed = (samples - before[1]) / (now - before[0])
         self._append(
             {
@@ -157,7 +162,8 @@ class Tracker:
             if not math.isnan(risks[task]):
                 self._board.add_scalar(f"risk/{task}", risks[task], step)
             self._board.add_scalar(f"weight/{task}", weights[task], step)
-        state = f"loss {means[0]:.3f}, worst {worst_task} {risks[worst_task]:.3f}, {speed:.0f} samples/s"
+        worst = f"worst {worst_task} {risks[worst_task]:.3f}" if worst_task is not None else "no task present"
+        state = f"loss {means[0]:.3f}, {worst}, {speed:.0f} samples/s"
         self._progress.update(self._task, state=state)
         if not self.console.is_terminal:
             left = (self._steps - step) * (samples / step) / speed
@@ -167,14 +173,16 @@ class Tracker:
         with self.metrics.open("a") as file:
             file.write(json.dumps(_without_nan(line)) + "\n")
 
-    def _drop_lines_after(self, step: int) -> None:
+    def _drop_lines_from(self, step: int) -> None:
         if not self.metrics.exists():
             return
         kept = []
-        for line in self.metrics.read_text().splitlines(keepends=True):
-            if not line.endswith("\n") or json.loads(line)["step"] > step:
+        for text in self.metrics.read_text().splitlines(keepends=True):
+            line = json.loads(text) if text.endswith("\n") else None
+            is_last_evaluation = line is not None and line["step"] == self._steps and line["split"] == "heldout"
+            if line is None or line["step"] > step or is_last_evaluation:
                 break
-            kept.append(line)
+            kept.append(text)
         unfinished = self.metrics.with_name(".metrics.jsonl")
         unfinished.write_text("".join(kept))
         unfinished.replace(self.metrics)

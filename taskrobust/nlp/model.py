@@ -1,0 +1,141 @@
+"""PoS-BERT: BERT for pre-training with one masked-language risk for each part-of-speech class."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import BertConfig, BertForPreTraining
+
+from taskrobust.nlp.tagset import CLASSES, OUTSIDE
+from taskrobust.nlp.unpadded import UNPADDED
+from taskrobust.risk import TaskLosses
+from taskrobust.weighting import DisjointRows
+
+TASKS: Final = (*CLASSES, "nsp")
+"""The upstream tasks: masked words of each of the nine classes, and next sentence prediction."""
+
+_NSP: Final = TASKS.index("nsp")
+_NO_TASK: Final = len(TASKS)
+
+
+class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
+    r"""BERT that returns the summed loss of every class of masked words, and of next sentence prediction.
+
+    .. math:: S_t = \sum_{i:\, c_i = t} -\log p_\theta(y_i \mid \tilde x), \qquad n_t = |\{i : c_i = t\}|
+
+    The trunk runs once, the language model's head at masked positions only. Parameters and their names are those of
+    ``BertForPreTraining``: what ``save_pretrained`` writes, every BERT class of transformers loads.
+
+    Strategies that need gradients take ``criterion(losses, shared=model.shared_activation)``: what the heads read, each
+    row for one task. Under DistributedDataParallel it is that of the wrapped module, as it must be.
+
+    Args:
+        config: The architecture.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, section 4.1.
+        Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, NAACL 2019.
+    """
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.shared_activation: DisjointRows | None = None
+        """The trunk's output at masked positions [M] and first tokens [B] in the last forward pass, [M + B, H]."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        masked_positions: Tensor,
+        labels: Tensor,
+        classes: Tensor,
+        next_sentence_label: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> TaskLosses:
+        """Sums the element losses of each task.
+
+        Args:
+            input_ids: Pieces with masks, int64 [B, S]; without padding [1, N], N the tokens of the batch.
+            token_type_ids: 0 in segment A, 1 in segment B, as ``input_ids``.
+            masked_positions: Where to predict, int64 [M]: indices into the flattened ``input_ids``.
+            labels: The pieces at the masked positions, int64 [M].
+            classes: Their classes, int64 [M]: an index into ``CLASSES``, or ``OUTSIDE`` for rows that count nowhere.
+            next_sentence_label: 0 where segment B continues A, 1 where it is of another document, int64 [B].
+            attention_mask: 1 on pieces, 0 on padding, [B, S].
+            position_ids: Position of each piece in its sequence, [1, N]; for batches without padding.
+            cu_seqlens: Where the sequences start, and N at the end, int32 [B + 1]; for batches without padding.
+
+        Returns:
+            Float32 sums and counts in the order of ``TASKS``, [10] each.
+
+        Raises:
+            ValueError: If a batch without padding meets an attention that would mix its sequences.
+        """
+        attention = self.config._attn_implementation
+        if cu_seqlens is not None and attention != UNPADDED:
+            raise ValueError(
+                f"Expected the attention {UNPADDED!r} for a batch with cu_seqlens, got {attention!r}. "
+                f"Call model.set_attn_implementation({UNPADDED!r})."
+            )
+        if attention_mask is not None and attention in ("sdpa", UNPADDED):
+            # In four dimensions transformers takes the mask as it is; in two it asks the device whether all are ones.
+            attention_mask = attention_mask[:, None, None, :].bool()
+        hidden = self.bert(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            **({} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}),
+        ).last_hidden_state
+        first_tokens = _first_tokens(input_ids) if cu_seqlens is None else cu_seqlens[:-1]
+        rows = hidden.flatten(0, 1).index_select(0, torch.cat([masked_positions, first_tokens]))
+        owners = _owners(classes, next_sentence_label)
+        self.shared_activation = DisjointRows(rows, owners)
+
+        masked, first = rows.split([len(masked_positions), len(first_tokens)])
+        # The trunk's own pooler reads the first token of each row of its input, not of each sequence.
+        word_scores, next_scores = self.cls(masked, self.bert.pooler(first[:, None]))
+        losses = torch.cat([_cross_entropy(word_scores, labels), _cross_entropy(next_scores, next_sentence_label)])
+        return TaskLosses(_sum_by_task(losses, owners), _sum_by_task(torch.ones_like(losses), owners))
+
+    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
+        """Writes the weights (safetensors) and a configuration that names ``BertForPreTraining`` as architecture."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        self.config.architectures = [BertForPreTraining.__name__]
+        if is_main_process:
+            self.config.save_pretrained(save_directory)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A tensor inside a graph can be neither copied (averaged weights) nor pickled.
+        return {**super().__getstate__(), "shared_activation": None}
+
+
+def task_counts(batch: Mapping[str, Tensor]) -> Tensor:
+    """Elements of each task in a batch, [10]: the counts that the model would return, without its forward pass."""
+    owners = _owners(batch["classes"], batch["next_sentence_label"])
+    return _sum_by_task(torch.ones_like(owners, dtype=torch.float32), owners)
+
+
+def _owners(classes: Tensor, next_sentence_label: Tensor) -> Tensor:
+    """The task of each row that the heads read. ``OUTSIDE`` is also the number of the last task, so it moves."""
+    words = classes.masked_fill(classes == OUTSIDE, _NO_TASK)
+    return torch.cat([words, torch.full_like(next_sentence_label, _NSP)])
+
+
+def _first_tokens(input_ids: Tensor) -> Tensor:
+    return torch.arange(0, input_ids.numel(), input_ids.shape[1], device=input_ids.device)
+
+
+def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Element losses in float32. On CUDA the cast is part of the softmax: no float32 copy of the scores is kept."""
+    return F.nll_loss(F.log_softmax(scores, dim=-1, dtype=torch.float32), labels, reduction="none")
+
+
+def _sum_by_task(values: Tensor, owners: Tensor) -> Tensor:
+    """Sums the values that each task owns, [10]. Unlike ``index_add`` on CUDA, in a fixed order."""
+    tasks = torch.arange(len(TASKS), device=owners.device)
+    return values.where(owners == tasks[:, None], 0).sum(-1)

@@ -1,0 +1,90 @@
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskrobust.nlp.annotate import annotate, write_tagged_corpus
+from taskrobust.nlp.grammar import detokenize, generate_documents
+from taskrobust.nlp.wordpiece import load_wordpiece, train_wordpiece
+
+GRAMMAR = "grammar"
+"""The source that is generated instead of read."""
+
+_HELD_OUT_SEED = 1_000_003
+
+
+@dataclass(kw_only=True)
+class CorpusConfig:
+    """The annotated text that is trained on and evaluated on, and what it is made from where it is not there yet.
+
+    Args:
+        train: Folder of the training corpus.
+        held_out: Folder of the held-out corpus.
+        train_source: Text to annotate into ``train`` unless that is done: a file, a folder, the name of a data set on
+            the hub (see ``taskrobust annotate``), or ``grammar`` for generated text. Environment variables are filled
+            in. None expects the corpus to be there.
+        held_out_source: The same for ``held_out``. It is encoded with the vocabulary of ``train``.
+        tokenizer: Vocabulary of ``train``: a file, a folder or a name on the hub. None trains one.
+        vocab_size: Pieces of a vocabulary that is trained.
+        sequence_length: Tokens of a pair of segments.
+        documents: Documents that ``grammar`` generates for ``train``.
+        held_out_documents: Documents that ``grammar`` generates for ``held_out``.
+        num_proc: Processes that annotate.
+    """
+
+    train: Path
+    held_out: Path
+    train_source: str | None = None
+    held_out_source: str | None = None
+    tokenizer: str | None = None
+    vocab_size: int = 30_522
+    sequence_length: int = 128
+    documents: int = 12_000
+    held_out_documents: int = 600
+    num_proc: int = 1
+
+
+def prepare(config: CorpusConfig) -> None:
+    """Make the corpora that are not there yet.
+
+    Raises:
+        ValueError: If a source cannot be read, or a folder holds a corpus made from something else.
+    """
+    if config.train_source == GRAMMAR:
+        _generate(config, config.train, config.documents, seed=0, tokenizer=config.tokenizer)
+    elif config.train_source is not None:
+        _annotate(config, _filled_in(config.train_source), config.train, config.tokenizer)
+    tokenizer = str(config.train / "tokenizer")
+    if config.held_out_source == GRAMMAR:
+        _generate(config, config.held_out, config.held_out_documents, seed=_HELD_OUT_SEED, tokenizer=tokenizer)
+    elif config.held_out_source is not None:
+        _annotate(config, _filled_in(config.held_out_source), config.held_out, tokenizer)
+
+
+def _annotate(config: CorpusConfig, source: str, output: Path, tokenizer: str | None) -> None:
+    annotate(
+        source,
+        output,
+        tokenizer=tokenizer,
+        vocab_size=config.vocab_size,
+        sequence_length=config.sequence_length,
+        num_proc=config.num_proc,
+    )
+
+
+def _generate(config: CorpusConfig, output: Path, documents: int, seed: int, tokenizer: str | None) -> None:
+    if tokenizer is not None:
+        wordpiece = load_wordpiece(tokenizer)
+    else:
+        wordpiece = train_wordpiece(map(detokenize, generate_documents(documents, seed)), config.vocab_size)
+    write_tagged_corpus(
+        generate_documents(documents, seed), output, tokenizer=wordpiece, sequence_length=config.sequence_length
+    )
+
+
+def _filled_in(source: str) -> str:
+    filled = os.path.expandvars(source)
+    missing = re.findall(r"\$\{?(\w+)", filled)
+    if missing:
+        raise ValueError(f"Expected the environment variable {missing[0]} to be set, as the source {source} names it.")
+    return filled

@@ -1,0 +1,164 @@
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BertConfig
+from transformers.utils import logging as transformers_logging
+
+from taskrobust.loss import MultiTaskLoss
+from taskrobust.nlp.corpus import Corpus
+from taskrobust.nlp.masking import Masking
+from taskrobust.nlp.model import PosBertForPreTraining, task_counts
+from taskrobust.nlp.prepare import CorpusConfig, prepare
+from taskrobust.nlp.tagset import CLASSES
+from taskrobust.nlp.unpadded import UNPADDED
+from taskrobust.risk import RiskEstimator
+from taskrobust.training.distributed import DeviceConfig, make_accelerator
+from taskrobust.training.evaluation import Evaluation
+from taskrobust.training.loop import Batch, LoopConfig, Recipe, Trainer
+from taskrobust.training.optim import OptimConfig
+from taskrobust.training.run_folder import Resume, RunFolder
+from taskrobust.weighting import SoftmaxMinimax, Weighting
+from taskrobust.weighting.gramian import DisjointRows
+
+_HELD_OUT_MASK_SEED = 20231202
+
+
+@dataclass(kw_only=True)
+class BertShape:
+    """The size of BERT. The defaults are BERT-base.
+
+    Args:
+        layers: Transformer layers.
+        hidden: Width of the hidden states.
+        heads: Attention heads.
+        intermediate: Width inside the feed-forward layers. None takes four times ``hidden``.
+        dropout: Probability of dropout in the hidden states and in the attention; in the attention there is none where
+            batches are unpadded.
+    """
+
+    layers: int = 12
+    hidden: int = 768
+    heads: int = 12
+    intermediate: int | None = None
+    dropout: float = 0.1
+
+
+def pretrain_bert(
+    corpus: CorpusConfig,
+    output: Path,
+    *,
+    weighting: Callable[[int], Weighting] = SoftmaxMinimax,
+    risk: Callable[[int], RiskEstimator] = RiskEstimator,
+    nsp_weight: float = 1.0,
+    masking: Callable[[Any], Masking] = Masking,
+    bert: BertShape = BertShape(),  # noqa: B008  # read only
+    init_from: str | None = None,
+    held_out_pairs: int = 2048,
+    loop: LoopConfig = LoopConfig(),  # noqa: B008
+    optim: OptimConfig = OptimConfig(),  # noqa: B008
+    device: DeviceConfig = DeviceConfig(),  # noqa: B008
+    resume: Resume = "auto",
+    resolved: dict[str, Any],
+) -> Evaluation:
+    """Pre-train a Part-of-Speech Mask BERT: nine masked language modelling tasks and next sentence prediction.
+
+    The run folder holds config.yaml (runs again as it is), metrics.jsonl, tensorboard/, checkpoints/, the final model
+    in model/ and the one whose worst class did best on held-out text in best/; both load with ``from_pretrained``.
+
+    Args:
+        corpus: The annotated text, and what it is made from.
+        output: The run folder.
+        weighting: How the nine classes are weighed. Uniform is the average of the nine (equation 4 of the paper),
+            Proportional the masked language modelling loss of BERT.
+        risk: How the classes' risks are smoothed and normalised before they are weighed.
+        nsp_weight: Weight of next sentence prediction, which stays outside of the weighting.
+        masking: Which words are masked.
+        bert: The size of the model.
+        init_from: A model to start from, as a folder or a name on the hub. None starts from random parameters.
+        held_out_pairs: Pairs of the held-out corpus that are evaluated, always with the same masks.
+        loop: Steps, batches, logging.
+        optim: Optimiser and learning rate.
+        device: Device, precision and parallelism.
+        resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
+        resolved: The configuration in plain values, as it is kept in the run folder.
+    """
+    transformers_logging.disable_progress_bar()  # of writing the model: one file
+    accelerator = make_accelerator(device, sharded_layers=["BertLayer"])
+    main = accelerator.is_main_process
+    with accelerator.main_process_first():
+        run = RunFolder(output, resolved, resume, main)
+        if main:
+            prepare(corpus)
+    train, held_out = Corpus(corpus.train), Corpus(corpus.held_out)
+    masks = masking(train.tokenizer)
+    held_out_masks = Masking(train.tokenizer, schedule="dynamic", unpadded=masks.unpadded, seed=_HELD_OUT_MASK_SEED)
+
+    torch.manual_seed(loop.seed)
+    model = _make_model(bert, train, init_from, attention_dropout=0.0 if masks.unpadded else bert.dropout)
+    if masks.unpadded:
+        model.set_attn_implementation(UNPADDED)
+    elif accelerator.device.type == "cpu" and device.precision == "bf16":
+        model.set_attn_implementation("eager")  # sdpa's backward pass in bf16 is several times slower there
+    if device.compile:
+        model.bert.compile()
+    criterion = MultiTaskLoss(CLASSES, weighting(len(CLASSES)), risk=risk(len(CLASSES)), auxiliary={"nsp": nsp_weight})
+
+    def held_out_batches(rank: int, ranks: int) -> Iterator[Batch]:
+        pairs = min(held_out_pairs, len(held_out))
+        for start in range(rank * loop.batch_size, pairs, ranks * loop.batch_size):
+            keys = [(index, 0) for index in range(start, min(start + loop.batch_size, pairs))]
+            yield held_out_masks(held_out.__getitems__(keys))
+
+    def export(trained: nn.Module, folder: Path) -> None:
+        assert isinstance(trained, PosBertForPreTraining)
+        trained.save_pretrained(folder)
+        train.tokenizer.save_pretrained(folder)
+
+    recipe = Recipe(
+        model=model,
+        criterion=criterion,
+        data=train,
+        collate=masks,
+        held_out=held_out_batches,
+        export=export,
+        task_counts=task_counts,
+        shared=_shared_activation,
+    )
+    return Trainer(recipe, run, loop, optim, accelerator).train()
+
+
+def _make_model(
+    bert: BertShape, corpus: Corpus, init_from: str | None, attention_dropout: float
+) -> PosBertForPreTraining:
+    if init_from is not None:
+        model: PosBertForPreTraining = PosBertForPreTraining.from_pretrained(
+            init_from, attention_probs_dropout_prob=attention_dropout
+        )
+        if model.config.vocab_size < corpus.vocab_size:
+            raise ValueError(
+                f"Expected a model with a vocabulary of {corpus.vocab_size} pieces or more, as the corpus has, got "
+                f"{model.config.vocab_size} in {init_from}. Annotate the text with the model's tokenizer."
+            )
+        return model
+    return PosBertForPreTraining(
+        BertConfig(
+            vocab_size=corpus.vocab_size,
+            num_hidden_layers=bert.layers,
+            hidden_size=bert.hidden,
+            num_attention_heads=bert.heads,
+            intermediate_size=bert.intermediate or 4 * bert.hidden,
+            hidden_dropout_prob=bert.dropout,
+            attention_probs_dropout_prob=attention_dropout,
+            max_position_embeddings=max(512, corpus.sequence_length),
+        )
+    )
+
+
+def _shared_activation(model: nn.Module) -> DisjointRows:
+    assert isinstance(model, PosBertForPreTraining)
+    assert model.shared_activation is not None
+    return model.shared_activation

@@ -1,7 +1,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,7 @@ from taskrobust.weighting import Weighting, make_weighting
 from taskrobust.weighting.gramian import GramianEstimator, Shared
 
 Reduction = Literal["mean", "sum", "paper"]
+OnNonfinite = Literal["raise", "skip"]
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -83,7 +84,7 @@ class MultiTaskLoss(nn.Module):
         auxiliary: Mapping[str, float] | None = None,
         reduction: Reduction = "mean",
         min_weight: float = 0.0,
-        on_nonfinite: Literal["raise", "skip"] = "raise",
+        on_nonfinite: OnNonfinite = "raise",
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
@@ -102,6 +103,10 @@ class MultiTaskLoss(nn.Module):
                 )
         if not 0 <= min_weight * number <= 1:
             raise ValueError(f"Expected min_weight in [0, 1 / {number}] for {number} tasks, got {min_weight}.")
+        if reduction not in get_args(Reduction):
+            raise ValueError(f"Expected a reduction among {list(get_args(Reduction))}, got {reduction!r}.")
+        if on_nonfinite not in get_args(OnNonfinite):
+            raise ValueError(f"Expected on_nonfinite among {list(get_args(OnNonfinite))}, got {on_nonfinite!r}.")
         self.reduction = reduction
         self.min_weight = min_weight
         self.on_nonfinite = on_nonfinite
@@ -164,6 +169,7 @@ class MultiTaskLoss(nn.Module):
         Raises:
             ValueError: If the losses that came had other counts. Checked on the CPU, where it costs nothing.
         """
+        before = [(buffer, buffer.clone()) for buffer in _state(self.risk)]
         if isinstance(window, TaskLosses):
             pooled = pool_ranks(window, self.process_group)
             self._check(pooled.sums)
@@ -177,6 +183,10 @@ class MultiTaskLoss(nn.Module):
             self._check_counts(step)
             self._observe(step)
             self._close(step)
+        except BaseException:
+            for buffer, old in before:
+                buffer.copy_(old)
+            raise
         finally:
             self._window = None
 
@@ -185,7 +195,7 @@ class MultiTaskLoss(nn.Module):
         denominators = self._denominators(counts)
         if sums is not None and self.training:
             self._learn(TaskLosses(sums, counts), self.finite)
-        unit = torch.cat([self.risk.unit(), torch.ones_like(self.auxiliary_weights)])
+        unit = _kept_for_backward(torch.cat([self.risk.unit(), torch.ones_like(self.auxiliary_weights)]))
         if sums is not None and not self.training:
             running = self._weighted(sums / denominators / unit)
         else:
@@ -254,14 +264,14 @@ class MultiTaskLoss(nn.Module):
             share = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
             share = self.min_weight * present + (1 - self.min_weight * present.sum()) * share
             weights = share * present.sum() if self.reduction == "sum" else share
-        return torch.cat([weights, self.auxiliary_weights])
+        return _kept_for_backward(torch.cat([weights, self.auxiliary_weights]))
 
     @torch.no_grad()
     def _check(self, sums: Tensor) -> None:
         nonfinite = ~sums.isfinite()
         self.nonfinite_counts.add_(nonfinite)
         self.finite.copy_(~nonfinite.any())
-        if self.on_nonfinite == "raise" and sums.device.type == "cpu" and not torch.compiler.is_compiling():
+        if sums.device.type == "cpu" and not torch.compiler.is_compiling():
             self.check_finite()
 
     def _check_counts(self, step: _Step) -> None:
@@ -316,11 +326,13 @@ class MultiTaskLoss(nn.Module):
         )
 
     def check_finite(self) -> None:
-        """Raise if a loss was not finite since the last call. Waits for the device.
+        """Raise if a loss was not finite since the last call, unless such steps are skipped. Waits for the device.
 
         Raises:
             NonFiniteLossError: Names the tasks.
         """
+        if self.on_nonfinite == "skip":
+            return
         counts = self.nonfinite_counts.tolist()
         if any(counts):
             self.nonfinite_counts.zero_()
@@ -362,8 +374,31 @@ class MultiTaskLoss(nn.Module):
 
 @contextmanager
 def _undone_unless(finite: Tensor, module: nn.Module, undoes: bool) -> Iterator[None]:
-    """Puts the module's buffers back after the block where ``finite`` is False, without looking at it."""
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()] if undoes else []
+    """Puts the module's state back after the block where ``finite`` is False, without looking at it."""
+    before = [(buffer, buffer.clone()) for buffer in _state(module)] if undoes else []
     yield
     for buffer, old in before:
         buffer.copy_(torch.where(finite, buffer, old))
+
+
+def _state(module: nn.Module) -> list[Tensor]:
+    """The buffers that a step changes: those of the state. Others are constants, which the graph may hold."""
+    kept = module.state_dict().keys()
+    return [buffer for name, buffer in module.named_buffers() if name in kept]
+
+
+def _kept_for_backward(values: Tensor) -> Tensor:
+    """The same values.
+
+    torch.compile may compute them again in the backward pass from buffers that the step has changed since, which gives
+    wrong gradients (pytorch/pytorch#197039). The result of an operator that it cannot look into it keeps.
+    """
+    return _opaque_copy(values) if torch.compiler.is_compiling() else values
+
+
+@torch.library.custom_op("taskrobust::opaque_copy", mutates_args=())
+def _opaque_copy(values: Tensor) -> Tensor:
+    return values.clone()
+
+
+_opaque_copy.register_fake(torch.empty_like)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.distributed as dist
@@ -113,6 +113,8 @@ class RiskEstimator(nn.Module):
         super().__init__()
         if not 0 <= smoothing < 1:
             raise ValueError(f"Expected smoothing in [0, 1), got {smoothing}.")
+        if normalization not in get_args(Normalization):
+            raise ValueError(f"Expected a normalization among {list(get_args(Normalization))}, got {normalization!r}.")
         self.num_tasks = num_tasks
         self.smoothing = smoothing
         self.min_count = min_count
@@ -154,10 +156,10 @@ class RiskEstimator(nn.Module):
 
     @torch.no_grad()
     def unit(self) -> Tensor:
-        """The reference that risks are divided by, shape [T]. 1 for a task that was not seen yet."""
+        """The reference that risks are divided by, shape [T]. 1 for a task whose mean is not known or not positive."""
         if self.normalization in ("initial", "ema"):
             mean = self.reference_sums / self.denominators(self.reference_counts)
-            return torch.where(self.reference_counts > 0, mean, 1)
+            return torch.where(mean > 0, mean, 1)
         return self.fixed_reference
 
     @torch.no_grad()

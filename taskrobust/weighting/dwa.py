@@ -9,7 +9,7 @@ class DWA(Weighting):
 
     .. math:: w_t = T \operatorname{softmax}_t \left( \frac{\bar r_t(p - 1)}{\bar r_t(p - 2)} \Big/ \tau \right)
 
-    :math:`\bar r_t(p)` is the mean risk over period p. The ratio of a task that was not seen in two periods is 1, and so
+    :math:`\bar r_t(p)` is the mean risk over period p. The ratio of a task that was not seen in two periods is 1, so
     the first two periods weigh all tasks alike.
 
     Args:

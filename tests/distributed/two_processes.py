@@ -1,0 +1,213 @@
+"""Runs on every rank: each scenario trains on this rank's rows, and beside it one process's model on all rows.
+
+    torchrun --nproc-per-node 2 two_processes.py RESULTS.json
+
+The results name each scenario with None or what went wrong.
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from taskrobust import MultiTaskLoss, NonFiniteLossError, RiskEstimator, TaskLosses, pool_batches
+from taskrobust.weighting import DisjointRows, strategies
+
+TASKS = ("noun", "verb", "adjective")
+ARGUMENTS: dict[str, dict[str, Any]] = {"Fixed": {"values": (0.5, 0.3, 0.2)}, "DWA": {"period": 2}}
+# Rows of each task on each rank. The verb is absent on one rank in the first step, everywhere in the second.
+ROWS = [([7, 3, 1], [2, 0, 6]), ([4, 0, 5], [3, 0, 2]), ([1, 9, 0], [5, 1, 0]), ([2, 2, 2], [0, 0, 8])]
+SHARED_FORMS = ("parameters", "activation", "disjoint_rows")
+close = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-6)
+
+Rows = tuple[Tensor, Tensor]
+
+
+class Model(nn.Module):
+    """Three regressions on one trunk. Every head runs on every rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Linear(4, 6)
+        self.heads = nn.ModuleList(nn.Linear(6, 1) for _ in TASKS)
+        self.hidden = torch.empty(0)
+
+    def forward(self, inputs: Tensor, owner: Tensor) -> TaskLosses:
+        self.hidden = self.trunk(inputs).tanh()
+        errors = torch.cat([head(self.hidden) for head in self.heads], 1) - inputs.sum(1, keepdim=True)
+        owned = owner[:, None] == torch.arange(len(TASKS))
+        return TaskLosses(torch.where(owned, errors.square(), 0).sum(0), owned.sum(0))
+
+
+def batch(step: int, ranks: list[int]) -> Rows:
+    """The rows of some ranks."""
+    inputs, owners = [], []
+    for rank in ranks:
+        owner = torch.arange(len(TASKS)).repeat_interleave(torch.tensor(ROWS[step % len(ROWS)][rank]))
+        owners.append(owner)
+        inputs.append(torch.randn(len(owner), 4, generator=torch.Generator().manual_seed(10 * step + rank)) + rank)
+    return torch.cat(inputs), torch.cat(owners)
+
+
+class Trainee:
+    """A model with its criterion and optimiser."""
+
+    def __init__(self, model: Model, criterion: MultiTaskLoss, wrapped: nn.Module, form: str) -> None:
+        self.model = model
+        self.criterion = criterion
+        self.wrapped = wrapped
+        self.form = form
+        self.optimizer = torch.optim.SGD([*wrapped.parameters(), *criterion.parameters()], lr=0.05)
+
+    def backward(self, rows: Rows) -> None:
+        """Forward and backward on one batch."""
+        losses = self.wrapped(*rows)
+        forms = {
+            "parameters": [self.model.trunk.weight, self.model.trunk.bias],
+            "activation": self.model.hidden,
+            "disjoint_rows": DisjointRows(self.model.hidden, rows[1]),
+        }
+        self.criterion(losses, shared=forms[self.form]).backward()
+
+    def gradients(self) -> list[Tensor]:
+        """Gradients of the model and of the strategy's own parameters, whole."""
+        parameters = [*self.wrapped.parameters(), *self.criterion.parameters()]
+        gradients = [parameter.grad for parameter in parameters]
+        assert all(gradient is not None for gradient in gradients)
+        return [gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient for gradient in gradients]
+
+
+def pair(name: str, wrap: Callable[[Model], nn.Module], form: str, smoothing: float = 0.5) -> tuple[Trainee, Trainee]:
+    """This rank's trainee, and one that sees all rows by itself."""
+
+    def criterion(group: dist.ProcessGroup | None) -> MultiTaskLoss:
+        weighting = strategies()[name](len(TASKS), **ARGUMENTS.get(name, {}))
+        risk = RiskEstimator(len(TASKS), smoothing=smoothing, normalization="initial")
+        return MultiTaskLoss(TASKS, weighting, risk=risk, process_group=group)
+
+    model = Model()
+    alone = copy.deepcopy(model)
+    return Trainee(model, criterion(None), wrap(model), form), Trainee(alone, criterion(ALONE), alone, form)
+
+
+def assert_same_step(shared: Trainee, alone: Trainee) -> None:
+    """Gradients are those of one process, weights and the strategies' parameters bit-identical on all ranks."""
+    for gradient, expected in zip(shared.gradients(), alone.gradients(), strict=True):
+        close(gradient, expected)
+    close(shared.criterion.weight_vector, alone.criterion.weight_vector)
+    close(shared.criterion.risk_vector, alone.criterion.risk_vector, equal_nan=True)
+    for value in (shared.criterion.weight_vector, *shared.criterion.state_dict().values()):
+        on_ranks = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+        dist.all_gather(on_ranks, value.detach())
+        assert all(torch.equal(other, value) for other in on_ranks)
+    for trainee in (shared, alone):
+        trainee.optimizer.step()
+        trainee.optimizer.zero_grad()
+    for value, expected in zip(shared.criterion.parameters(), alone.criterion.parameters(), strict=True):
+        close(value, expected)
+
+
+def train(name: str, wrap: Callable[[Model], nn.Module], form: str) -> None:
+    """Several steps of a batch each."""
+    shared, alone = pair(name, wrap, form)
+    for step in range(6):
+        shared.backward(batch(step, [dist.get_rank()]))
+        alone.backward(batch(step, [0, 1]))
+        assert_same_step(shared, alone)
+
+
+def train_on_windows(name: str, form: str, two_passes: bool) -> None:
+    """Several steps of three micro-batches each, beside the same steps in one batch."""
+    shared, alone = pair(name, DistributedDataParallel, form)
+    for step in range(3):
+        micro_batches = range(3 * step, 3 * step + 3)
+        own = [batch(number, [dist.get_rank()]) for number in micro_batches]
+        union = [torch.cat(parts) for parts in zip(*(batch(n, [0, 1]) for n in micro_batches), strict=True)]
+        with torch.no_grad():
+            losses = pool_batches(shared.model(*rows) for rows in own)
+            union_losses = alone.model(*union)
+        with shared.criterion.accumulate(losses if two_passes else losses.counts):
+            for index, rows in enumerate(own):
+                with shared.wrapped.no_sync() if index < 2 else nullcontext():  # type: ignore[operator]
+                    shared.backward(rows)
+        if two_passes:
+            alone.backward(tuple(union))
+        else:
+            with alone.criterion.accumulate(union_losses.counts):
+                alone.backward(tuple(union))
+        assert_same_step(shared, alone)
+
+
+def shard(model: Model) -> nn.Module:
+    """FSDP2 on the trunk and on the whole."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    fully_shard(model.trunk, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def means_by_rank_would_differ() -> None:
+    """The rows are uneven enough to tell the global mean from the mean of the ranks' means."""
+    shared, alone = pair("SoftmaxMinimax", DistributedDataParallel, "activation")
+    per_rank = MultiTaskLoss(TASKS, process_group=ALONE)
+    per_rank(shared.wrapped(*batch(0, [dist.get_rank()]))).backward()
+    alone.backward(batch(0, [0, 1]))
+    assert not torch.allclose(shared.gradients()[0], alone.gradients()[0], rtol=0.05, atol=0.01)
+
+
+def a_loss_that_is_not_finite_on_one_rank() -> None:
+    """All ranks raise together, or none would wait for the other."""
+    criterion = MultiTaskLoss(TASKS)
+    message = ""
+    try:
+        criterion(TaskLosses(torch.tensor([1.0, torch.nan if dist.get_rank() else 1.0, 1.0]), torch.ones(3)))
+    except NonFiniteLossError as error:
+        message = str(error)
+    assert "['verb']" in message
+
+
+def scenarios() -> dict[str, Callable[[], None]]:
+    """What is tried, by the name under which its result is reported."""
+    scenarios: dict[str, Callable[[], None]] = {
+        "means by rank": means_by_rank_would_differ,
+        "non-finite on one rank": a_loss_that_is_not_finite_on_one_rank,
+    }
+    for name, strategy in strategies().items():
+        for form in SHARED_FORMS if strategy.needs_gramian else SHARED_FORMS[:1]:
+            scenarios[f"ddp {name} {form}"] = partial(train, name, DistributedDataParallel, form)
+            for two_passes in (False, True):
+                passes = "losses" if two_passes else "counts"
+                scenarios[f"window of {passes} {name} {form}"] = partial(train_on_windows, name, form, two_passes)
+    for name in ("SoftmaxMinimax", "Uncertainty", "GradNorm"):
+        scenarios[f"fsdp {name}"] = partial(train, name, shard, "activation")
+    return scenarios
+
+
+if __name__ == "__main__":
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    ALONE = [dist.new_group([rank]) for rank in range(dist.get_world_size())][dist.get_rank()]
+    results: dict[str, str | None] = {}
+    for scenario, run in scenarios().items():
+        failure = ""
+        try:
+            run()
+        except AssertionError as error:
+            failure = f"rank {dist.get_rank()}: {error!r}"
+        failures: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(failures, failure)
+        results[scenario] = "\n".join(filter(None, failures)) or None
+    if dist.get_rank() == 0:
+        Path(sys.argv[1]).write_text(json.dumps(results))
+    dist.destroy_process_group()

@@ -1,0 +1,235 @@
+"""The commands, as a user runs them: the command line, files and signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import BertForPreTraining, BertForSequenceClassification
+
+from taskrobust.cli import COMMANDS, _command, run
+from taskrobust.demo import DEMO
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+TIMES = ("samples_per_second",)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run of a tiny model on a tiny generated corpus, without its output folder."""
+    folder = tmp_path_factory.mktemp("corpora")
+    return {
+        "corpus": {
+            "train": str(folder / "train"),
+            "held_out": str(folder / "held-out"),
+            "train_source": "grammar",
+            "held_out_source": "grammar",
+            "documents": 200,
+            "held_out_documents": 40,
+            "vocab_size": 400,
+            "sequence_length": 32,
+        },
+        "bert": {"layers": 1, "hidden": 32, "heads": 2, "dropout": 0.1},
+        "loop": {"steps": 8, "batch_size": 8, "log_every": 2, "eval_every": 4, "checkpoint_every": 4},
+        "optim": {"lr": 1e-3},
+    }
+
+
+@pytest.fixture
+def config(settings: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings | {"output": str(tmp_path / "run")}))
+    return path
+
+
+def command(*arguments: object, processes: int = 1) -> list[str]:
+    python = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run"]
+    launch = [] if processes == 1 else ["--nproc-per-node", str(processes), "--master-port", "29731"]
+    return [*python, *launch, "-m", "taskrobust", *map(str, arguments)]
+
+
+def call(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(*arguments, processes=processes), capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def test_help_lists_the_commands() -> None:
+    result = call("--help")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in COMMANDS)
+
+
+def test_help_of_a_command_comes_from_the_docstring() -> None:
+    result = call("pretrain-bert", "--help")
+    assert result.returncode == 0
+    assert "Weight of next sentence prediction" in result.stdout
+    assert "--loop.batch_size" in result.stdout
+
+
+def test_unknown_command_is_named() -> None:
+    result = call("pretrain-bart")
+    assert result.returncode != 0
+    assert "got 'pretrain-bart'" in result.stderr
+
+
+def test_unknown_config_key_is_named(config: Path) -> None:
+    config.write_text(config.read_text() + "leraning_rate: 3\n")
+    result = call("pretrain-bert", "--config", config)
+    assert result.returncode != 0
+    assert "leraning_rate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_corpus_says_what_to_run(tmp_path: Path) -> None:
+    result = call(
+        "pretrain-bert", "--corpus.train", tmp_path / "no", "--corpus.held_out", tmp_path, "--output", tmp_path
+    )
+    assert result.returncode == 1
+    assert "taskrobust annotate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_env_names_versions() -> None:
+    assert re.search(r"^torch \d", call("env").stdout, re.MULTILINE)
+
+
+def test_killed_run_goes_on_to_the_same_metrics(settings: dict[str, Any], config: Path, tmp_path: Path) -> None:
+    loop = ["--loop.steps", 30, "--loop.checkpoint_every", 3, "--loop.workers", 1]
+    run(
+        "pretrain-bert",
+        settings | {"output": str(tmp_path / "whole"), "loop": settings["loop"] | {"steps": 30, "checkpoint_every": 3}},
+    )
+    arguments = ["pretrain-bert", "--config", config, *loop]
+    process = subprocess.Popen(
+        command(*arguments),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/checkpoints/step-00000006").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run/model").exists()
+    result = call(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "Going on from step" in result.stdout
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def test_two_processes_give_the_curve_of_one_with_twice_the_batch(
+    settings: dict[str, Any], config: Path, tmp_path: Path
+) -> None:
+    same = ["--bert.dropout", 0.0, "--loop.log_every", 1, "--loop.steps", 4]
+    one = call("pretrain-bert", "--config", config, *same, "--output", tmp_path / "one")
+    assert one.returncode == 0, one.stderr
+    result = call(
+        "pretrain-bert", "--config", config, *same, "--output", tmp_path / "two", "--loop.batch_size", 4, processes=2
+    )
+    assert result.returncode == 0, result.stderr
+    for ours, theirs in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert ours["risks"].keys() == theirs["risks"].keys()
+        for task, risk in ours["risks"].items():  # None for a class that was absent
+            assert risk == theirs["risks"][task] or risk == pytest.approx(theirs["risks"][task], rel=1e-5)
+        if ours["split"] == "train":
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+            assert ours["weights"] == pytest.approx(theirs["weights"], rel=1e-5)
+
+
+@pytest.mark.parametrize("overlay", sorted(CONFIGS.glob("weighting/*.yaml")), ids=lambda path: path.stem)
+def test_every_weighting_config_trains(overlay: Path, settings: dict[str, Any], tmp_path: Path) -> None:
+    evaluation = run(
+        "pretrain-bert", settings | yaml.safe_load(overlay.read_text()) | {"output": str(tmp_path / "run")}
+    )
+    assert set(evaluation.risks) >= {"noun", "verb", "nsp"}
+    assert evaluation.worst == evaluation.risks[evaluation.worst_task]
+
+
+@pytest.mark.parametrize(
+    "masking",
+    [{"grouping": "sequence"}, {"grouping": "copies"}, {"stratified": True}, {"unpadded": True}, {"fixed_size": True}],
+    ids=str,
+)
+def test_every_masking_trains(masking: dict[str, Any], settings: dict[str, Any], tmp_path: Path) -> None:
+    masks = {"class_path": "taskrobust.nlp.masking.Masking", "init_args": masking}
+    run("pretrain-bert", settings | {"masking": masks, "output": str(tmp_path / "run")})
+    assert len(metrics(tmp_path / "run")) == 6
+
+
+@pytest.mark.parametrize("window_weights", ["running", "two_pass"])
+def test_accumulation_trains(window_weights: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    loop = settings["loop"] | {"accumulation": 2, "batch_size": 4, "window_weights": window_weights}
+    run("pretrain-bert", settings | {"loop": loop, "output": str(tmp_path / "run")})
+    assert metrics(tmp_path / "run")[-1]["step"] == 8
+
+
+def test_models_of_a_run_load_as_plain_bert(settings: dict[str, Any], tmp_path: Path) -> None:
+    run("pretrain-bert", settings | {"output": str(tmp_path / "run")})
+    for folder in ("model", "best"):
+        BertForPreTraining.from_pretrained(tmp_path / "run" / folder)
+        BertForSequenceClassification.from_pretrained(tmp_path / "run" / folder)
+        assert json.loads((tmp_path / "run" / folder / "evaluation.json").read_text())["worst"] > 0
+
+
+def test_config_of_a_run_runs_again_as_it_is(config: Path, tmp_path: Path) -> None:
+    run("pretrain-bert", yaml.safe_load(config.read_text()))
+    before = metrics(tmp_path / "run")
+    result = call("pretrain-bert", "--config", tmp_path / "run/config.yaml", "--output", tmp_path / "again")
+    assert result.returncode == 0, result.stderr
+    assert metrics(tmp_path / "again") == before
+
+
+def test_run_folder_of_another_config_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    run("pretrain-bert", settings | {"output": str(tmp_path / "run")})
+    with pytest.raises(ValueError, match=r"optim\.lr is 0\.001 there and 0\.002 here"):
+        run("pretrain-bert", settings | {"output": str(tmp_path / "run"), "optim": {"lr": 2e-3}})
+
+
+def test_demo_writes_table_and_plot(tmp_path: Path) -> None:
+    result = call("demo", "--output", tmp_path, "--steps", 4)
+    assert result.returncode == 0, result.stderr
+    assert "worst task" in result.stdout
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert set(table) == {"average of nine", "minimax"}
+    assert (tmp_path / "table.md").read_text().count("\n") == 15
+    assert (tmp_path / "risks_and_weights.png").stat().st_size > 10_000
+
+
+def test_demo_config_is_the_demo() -> None:
+    assert yaml.safe_load((CONFIGS / "nlp/demo.yaml").read_text()) == DEMO
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("nlp/*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_valid(path: Path) -> None:
+    _, parser = _command("pretrain-bert")
+    layers = [CONFIGS / "nlp/paper-base.yaml", path] if path.stem == "table4" else [path]
+    arguments = [option for layer in layers for option in ("--config", str(layer))]
+    parsed = parser.parse_args([*arguments, "--output", "runs/test"])
+    for key, value in yaml.safe_load(path.read_text()).get("optim", {}).items():
+        assert parsed.optim[key] == value
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_runs(path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, path], capture_output=True, text=True, env=environment, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "worst" in result.stdout or "difference" in result.stdout

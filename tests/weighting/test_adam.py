@@ -1,0 +1,28 @@
+import torch
+
+from taskrobust.weighting.adam import BufferAdam
+
+
+def test_steps_are_those_of_torch_s_adam() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(4, generator=generator)
+    parameter = torch.nn.Parameter(values.clone())
+    ours, theirs = BufferAdam(4, lr=0.03, weight_decay=0.1), torch.optim.Adam([parameter], lr=0.03, weight_decay=0.1)
+    for _ in range(50):
+        gradient = torch.randn(4, generator=generator)
+        parameter.grad = gradient.clone()
+        theirs.step()
+        ours.step(values, gradient, torch.ones(4, dtype=torch.bool))
+        torch.testing.assert_close(values, parameter.detach())
+
+
+def test_an_element_that_rests_continues_where_it_was() -> None:
+    resting, steady = BufferAdam(2, lr=0.1), BufferAdam(1, lr=0.1)
+    values, value = torch.zeros(2), torch.zeros(1)
+    for step in range(10):
+        gradient = torch.tensor([1.0 + step, 1.0 + step // 2])
+        second_steps = step % 2 == 0
+        resting.step(values, gradient, torch.tensor([True, second_steps]))
+        if second_steps:
+            steady.step(value, gradient[1:], torch.tensor([True]))
+        assert torch.equal(values[1:], value)

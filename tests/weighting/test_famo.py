@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+
+from taskrobust import FAMO
+
+ONES = torch.ones(3)
+RISKS = [[2.0, 1.0, 0.5], [1.5, 1.1, 0.4], [1.2, 1.0, 0.45], [1.1, 0.7, 0.3]]
+
+
+def test_weights_are_the_shares_over_the_risks() -> None:
+    weighting = FAMO(3)
+    weighting.logits.copy_(torch.tensor([0.0, 0.5, -1.0]))
+
+    shares = np.exp([0.0, 0.5, -1.0]) / np.exp([0.0, 0.5, -1.0]).sum() / np.array(RISKS[0])
+    np.testing.assert_allclose(
+        weighting.weights(torch.tensor(RISKS[0]), ONES).numpy(), shares / shares.sum(), rtol=1e-6
+    )
+
+
+def test_first_steps_are_those_of_the_paper() -> None:
+    weighting = FAMO(3, lr=0.1, weight_decay=0.01)
+    for risks in RISKS[:3]:
+        weighting.update(torch.tensor(risks), ONES)
+
+    logits, first, second = np.zeros(3), np.zeros(3), np.zeros(3)
+    for step in (1, 2):
+        z = np.exp(logits) / np.exp(logits).sum()
+        jacobian = np.diag(z) - np.outer(z, z)
+        gradient = jacobian.T @ (np.log(RISKS[step - 1]) - np.log(RISKS[step])) + 0.01 * logits
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        logits -= 0.1 * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    np.testing.assert_allclose(weighting.logits.numpy(), logits, rtol=1e-4)
+
+
+def test_weights_are_those_of_torchjd_fed_with_the_same_risks() -> None:
+    scalarization = pytest.importorskip("torchjd.scalarization")
+    lower_bound = 0.1
+    theirs = scalarization.FAMO(3, min_losses=torch.full((3,), lower_bound), lr=0.05)
+    ours = FAMO(3, lr=0.05, lower_bound=lower_bound)
+    for number, step in enumerate(RISKS):
+        risks = torch.tensor(step, requires_grad=True)
+        if number > 0:
+            theirs.update(risks)
+        (gradient,) = torch.autograd.grad(theirs(risks), risks)
+        ours.update(risks.detach(), ONES)
+        torch.testing.assert_close(ours.weights(risks.detach(), ONES), gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_the_task_that_falls_more_slowly_gains_weight() -> None:
+    weighting = FAMO(2)
+    before = weighting.weights(torch.ones(2), torch.ones(2))
+    for step in range(10):
+        weighting.update(torch.tensor([1.0, 0.9**step]), torch.ones(2))
+
+    assert weighting.weights(torch.ones(2), torch.ones(2))[0] > before[0]
+
+
+def test_an_absent_task_compares_with_its_last_risk() -> None:
+    through, beside = FAMO(2), FAMO(2)
+    for weighting, counts in ((through, torch.ones(2)), (beside, torch.tensor([1.0, 0.0]))):
+        weighting.update(torch.tensor([1.0, 1.0]), torch.ones(2))
+        weighting.update(torch.tensor([1.0, 7.0]), counts)
+    assert beside.log_risks[1] == 0
+    assert torch.equal(beside.log_risks[:1], through.log_risks[:1])
+    assert beside.adam.steps.tolist() == [1, 0]

@@ -1,0 +1,46 @@
+import torch
+from torch import Tensor
+
+from taskrobust import RandomWeights
+
+ONES = torch.ones(3)
+
+
+def draws(weighting: RandomWeights, steps: int) -> Tensor:
+    drawn = []
+    for _ in range(steps):
+        drawn.append(weighting.weights(ONES, ONES))
+        weighting.update(ONES, ONES)
+    return torch.stack(drawn)
+
+
+def test_weights_are_new_at_every_step_and_the_same_for_a_seed() -> None:
+    first = draws(RandomWeights(3, seed=1), 50)
+
+    assert len(first.unique(dim=0)) == 50
+    assert torch.equal(draws(RandomWeights(3, seed=1), 50), first)
+    assert not torch.equal(draws(RandomWeights(3, seed=2), 50), first)
+
+
+def test_weights_do_not_depend_on_the_global_seed() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        first = draws(RandomWeights(3), 5)
+        torch.manual_seed(2)
+        assert torch.equal(draws(RandomWeights(3), 5), first)
+
+
+def test_logarithms_of_weights_differ_like_standard_normal_variables() -> None:
+    logs = draws(RandomWeights(3), 4000).log()
+
+    difference = logs[:, 0] - logs[:, 1]  # of variance 2
+    assert abs(difference.mean()) < 4 * (2 / 4000) ** 0.5
+    assert abs(difference.var() - 2) < 4 * 2 * (2 / 4000) ** 0.5
+
+
+def test_weights_go_on_after_the_table_is_used_up() -> None:
+    weighting = RandomWeights(3)
+    first = weighting.weights(ONES, ONES)
+    weighting.step.fill_(weighting.period)
+
+    assert torch.equal(weighting.weights(ONES, ONES), first)

@@ -1,0 +1,95 @@
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from taskrobust import MultiTaskLoss, TaskLosses, Uncertainty
+
+RISKS = [2.0, 0.5, 4.0]
+LOG_VARIANCES = [0.0, -1.0, 1.5]
+
+
+def weighting(likelihood: Any) -> Uncertainty:
+    made = Uncertainty(3, likelihood)
+    with torch.no_grad():
+        made.log_variance.copy_(torch.tensor(LOG_VARIANCES))
+    return made
+
+
+LIKELIHOODS = [
+    ("regression", [0.5, 0.5, 0.5]),
+    ("classification", [1.0, 1.0, 1.0]),
+    (["classification", "regression", "regression"], [1.0, 0.5, 0.5]),
+]
+
+
+@pytest.mark.parametrize(("likelihood", "coefficients"), LIKELIHOODS)
+def test_gradients_are_those_of_kendall_s_total(likelihood: Any, coefficients: list[float]) -> None:
+    criterion = MultiTaskLoss(["a", "b", "c"], weighting(likelihood), reduction="paper")
+    sums = torch.tensor(RISKS, requires_grad=True)
+    criterion(TaskLosses(sums, torch.ones(3))).backward()
+
+    sigma = torch.tensor(LOG_VARIANCES).double().div(2).exp().requires_grad_()
+    risks = torch.tensor(RISKS, dtype=torch.float64, requires_grad=True)
+    ((torch.tensor(coefficients) / sigma**2 * risks).sum() + sigma.log().sum()).backward()
+
+    torch.testing.assert_close(sums.grad, risks.grad, check_dtype=False)
+    # d/ds = sigma / 2 d/dsigma, where s = 2 log sigma
+    expected = sigma.grad * sigma.detach() / 2  # type: ignore[operator]
+    torch.testing.assert_close(criterion.weighting.log_variance.grad, expected, check_dtype=False)
+
+
+def test_gradient_is_that_of_torchjd_which_takes_all_tasks_for_regressions() -> None:
+    scalarization = pytest.importorskip("torchjd.scalarization")
+    criterion = MultiTaskLoss(["a", "b", "c"], weighting("regression"), reduction="paper")
+    theirs = scalarization.UW(3)
+    theirs.log_var.data.copy_(torch.tensor(LOG_VARIANCES))
+    ours_at, theirs_at = (torch.tensor(RISKS, requires_grad=True) for _ in range(2))
+
+    criterion(TaskLosses(ours_at, torch.ones(3))).backward()
+    theirs(theirs_at).backward()
+
+    torch.testing.assert_close(ours_at.grad, theirs_at.grad)
+    torch.testing.assert_close(criterion.weighting.log_variance.grad, theirs.log_var.grad)
+
+
+def test_the_value_of_the_total_is_that_of_the_weighted_risks() -> None:
+    criterion = MultiTaskLoss(["a", "b", "c"], weighting("classification"))
+
+    total = criterion(TaskLosses(torch.tensor(RISKS), torch.ones(3)))
+
+    precisions = np.exp(-np.array(LOG_VARIANCES))
+    assert total.item() == pytest.approx(precisions @ RISKS / precisions.sum())
+
+
+def test_the_log_variance_of_an_absent_task_has_no_gradient() -> None:
+    criterion = MultiTaskLoss(["a", "b", "c"], weighting("classification"))
+
+    criterion(TaskLosses(torch.tensor([2.0, 0.0, 4.0]), torch.tensor([1.0, 0.0, 1.0]))).backward()
+
+    gradient = criterion.weighting.log_variance.grad
+    assert gradient[1] == 0
+    assert torch.all(gradient[[0, 2]] != 0)
+
+
+@pytest.mark.parametrize(("likelihood", "coefficients"), LIKELIHOODS)
+def test_constant_risks_are_learnt_as_variances(likelihood: Any, coefficients: list[float]) -> None:
+    criterion = MultiTaskLoss(["a", "b", "c"], Uncertainty(3, likelihood))
+    optimizer = torch.optim.SGD(criterion.parameters(), lr=0.5)
+    for _ in range(200):
+        optimizer.zero_grad()
+        criterion(TaskLosses(torch.tensor(RISKS), torch.ones(3))).backward()
+        optimizer.step()
+
+    variances = 2 * np.array(coefficients) * RISKS  # where the derivative of c r exp(-s) + s / 2 is zero
+    np.testing.assert_allclose(criterion.weighting.log_variance.detach().exp().numpy(), variances, rtol=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", ["regression"], ["regression", "gaussian"]])
+def test_a_likelihood_that_is_not_known_for_each_task_is_an_error(likelihood: Any) -> None:
+    names = [likelihood] * 2 if isinstance(likelihood, str) else likelihood
+    message = f"Expected 'regression' or 'classification' for each of 2 tasks, got {names}."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Uncertainty(2, likelihood)

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from taskrobust.compiling import kept_for_backward
 from taskrobust.risk import RiskEstimator, TaskLosses, global_mean, pool_ranks, world_size
 from taskrobust.weighting import Weighting, make_weighting
 from taskrobust.weighting.gramian import GramianEstimator, Shared
@@ -195,7 +196,7 @@ class MultiTaskLoss(nn.Module):
         denominators = self._denominators(counts)
         if sums is not None and self.training:
             self._learn(TaskLosses(sums, counts), self.finite)
-        unit = _kept_for_backward(torch.cat([self.risk.unit(), torch.ones_like(self.auxiliary_weights)]))
+        unit = kept_for_backward(torch.cat([self.risk.unit(), torch.ones_like(self.auxiliary_weights)]))
         if sums is not None and not self.training:
             running = self._weighted(sums / denominators / unit)
         else:
@@ -264,7 +265,7 @@ class MultiTaskLoss(nn.Module):
             share = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
             share = self.min_weight * present + (1 - self.min_weight * present.sum()) * share
             weights = share * present.sum() if self.reduction == "sum" else share
-        return _kept_for_backward(torch.cat([weights, self.auxiliary_weights]))
+        return kept_for_backward(torch.cat([weights, self.auxiliary_weights]))
 
     @torch.no_grad()
     def _check(self, sums: Tensor) -> None:
@@ -385,20 +386,3 @@ def _state(module: nn.Module) -> list[Tensor]:
     """The buffers that a step changes: those of the state. Others are constants, which the graph may hold."""
     kept = module.state_dict().keys()
     return [buffer for name, buffer in module.named_buffers() if name in kept]
-
-
-def _kept_for_backward(values: Tensor) -> Tensor:
-    """The same values.
-
-    torch.compile may compute them again in the backward pass from buffers that the step has changed since, which gives
-    wrong gradients (pytorch/pytorch#197039). The result of an operator that it cannot look into it keeps.
-    """
-    return _opaque_copy(values) if torch.compiler.is_compiling() else values
-
-
-@torch.library.custom_op("taskrobust::opaque_copy", mutates_args=())
-def _opaque_copy(values: Tensor) -> Tensor:
-    return values.clone()
-
-
-_opaque_copy.register_fake(torch.empty_like)

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskrobust.nlp.annotate import annotate, write_tagged_corpus
+from taskrobust.nlp.corpus import TOKENIZER
 from taskrobust.nlp.grammar import detokenize, generate_documents
+from taskrobust.nlp.sources import Source
 from taskrobust.nlp.wordpiece import load_wordpiece, train_wordpiece
 
 GRAMMAR = "grammar"
@@ -34,8 +36,8 @@ class CorpusConfig:
 
     train: Path
     held_out: Path
-    train_source: str | None = None
-    held_out_source: str | None = None
+    train_source: Source | None = None
+    held_out_source: Source | None = None
     tokenizer: str | None = None
     vocab_size: int = 30_522
     sequence_length: int = 128
@@ -54,14 +56,14 @@ def prepare(config: CorpusConfig) -> None:
         _generate(config, config.train, config.documents, seed=0, tokenizer=config.tokenizer)
     elif config.train_source is not None:
         _annotate(config, _filled_in(config.train_source), config.train, config.tokenizer)
-    tokenizer = str(config.train / "tokenizer")
+    tokenizer = str(config.train / TOKENIZER)
     if config.held_out_source == GRAMMAR:
         _generate(config, config.held_out, config.held_out_documents, seed=_HELD_OUT_SEED, tokenizer=tokenizer)
     elif config.held_out_source is not None:
         _annotate(config, _filled_in(config.held_out_source), config.held_out, tokenizer)
 
 
-def _annotate(config: CorpusConfig, source: str, output: Path, tokenizer: str | None) -> None:
+def _annotate(config: CorpusConfig, source: Source, output: Path, tokenizer: str | None) -> None:
     annotate(
         source,
         output,
@@ -73,16 +75,23 @@ def _annotate(config: CorpusConfig, source: str, output: Path, tokenizer: str | 
 
 
 def _generate(config: CorpusConfig, output: Path, documents: int, seed: int, tokenizer: str | None) -> None:
-    if tokenizer is not None:
-        wordpiece = load_wordpiece(tokenizer)
+    trained = output / TOKENIZER
+    if tokenizer is not None or trained.exists():
+        wordpiece = load_wordpiece(tokenizer or trained)
     else:
         wordpiece = train_wordpiece(map(detokenize, generate_documents(documents, seed)), config.vocab_size)
     write_tagged_corpus(
-        generate_documents(documents, seed), output, tokenizer=wordpiece, sequence_length=config.sequence_length
+        generate_documents(documents, seed),
+        output,
+        tokenizer=wordpiece,
+        provenance={"grammar_seed": seed, "documents": documents, "vocab_size": config.vocab_size},
+        sequence_length=config.sequence_length,
     )
 
 
-def _filled_in(source: str) -> str:
+def _filled_in(source: Source) -> Source:
+    if not isinstance(source, str):
+        return [str(_filled_in(one)) for one in source]
     filled = os.path.expandvars(source)
     missing = re.findall(r"\$\{?(\w+)", filled)
     if missing:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 _MANIFEST = "manifest.json"
 
@@ -72,21 +73,30 @@ class Checkpoints:
         Raises:
             CheckpointError: If there are checkpoints and none is whole.
         """
+        # One rank reads and decides, so that all take the same, also where not all see the same folder.
+        found = [self._newest_whole()] if self.accelerator.is_main_process else [None]
+        step: int | None
+        step, damages = broadcast_object_list(found)[0]
+        if step is None and damages:
+            raise CheckpointError(
+                " ".join(damages) + " None is whole: start afresh with --resume never in an empty folder."
+            )
+        if step is not None:
+            for line in damages:
+                self.accelerator.print(f"{line} Going on from step {step}.")
+            self.accelerator.load_state(str(self._path(step)))
+            self.accelerator.wait_for_everyone()
+        return step
+
+    def _newest_whole(self) -> tuple[int | None, list[str]]:
+        """Step of the newest whole checkpoint, and what is wrong with those after it."""
         damages: list[str] = []
         for step in self.steps():
             damage = _damage(self._path(step))
             if damage is None:
-                for line in damages:
-                    self.accelerator.print(f"{line} Going on from step {step}.")
-                self.accelerator.load_state(str(self._path(step)))
-                self.accelerator.wait_for_everyone()
-                return step
+                return step, damages
             damages.append(f"The checkpoint {self._path(step)} is damaged: {damage}.")
-        if damages:
-            raise CheckpointError(
-                " ".join(damages) + " None is whole: start afresh with --resume never in an empty folder."
-            )
-        return None
+        return None, damages
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"

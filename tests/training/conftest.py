@@ -1,0 +1,7 @@
+import pytest
+from launch import Toy
+
+
+@pytest.fixture(scope="session")
+def toy() -> Toy:
+    return Toy()

@@ -1,0 +1,157 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from launch import Toy
+from toy import assert_same_run, lines
+
+SETTINGS = {"dropout": 0.3}
+
+
+@pytest.fixture(scope="module")
+def reference(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "reference"
+    assert toy(folder, **SETTINGS).codes == [0]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed_run(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints of the steps 10 and 15."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "killed"
+    assert toy(folder, signal="SIGKILL:17", **SETTINGS).codes == [-9]
+    return folder
+
+
+@pytest.fixture
+def killed(killed_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(killed_run, tmp_path / "run")
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def truncate(folder: Path) -> str:
+    file = folder / "optimizer.bin"
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        opened.truncate(100)
+    return f"optimizer.bin has 100 of {size} bytes"
+
+
+def spoil(folder: Path) -> str:
+    (file,) = folder.glob("*model*")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    return f"{file.name} has other content than was written"
+
+
+def remove_file(folder: Path) -> str:
+    (folder / "random_states_0.pkl").unlink()
+    return "random_states_0.pkl is missing"
+
+
+def remove_manifest(folder: Path) -> str:
+    (folder / "manifest.json").unlink()
+    return f"its manifest cannot be read ([Errno 2] No such file or directory: '{folder / 'manifest.json'}')"
+
+
+def truncate_manifest(folder: Path) -> str:
+    (folder / "manifest.json").write_text('{\n "custom')
+    return "its manifest cannot be read (Unterminated string starting at: line 2 column 2 (char 3))"
+
+
+@pytest.mark.parametrize("damage", [truncate, spoil, remove_file, remove_manifest, truncate_manifest])
+def test_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
+    toy: Toy, killed: Path, reference: Path, damage: Callable[[Path], str]
+) -> None:
+    what = damage(checkpoint(killed, 15))
+    outcome = toy(killed, **SETTINGS)
+    assert outcome.output.splitlines()[:2] == [
+        f"The checkpoint {checkpoint(killed, 15)} is damaged: {what}. Going on from step 10.",
+        f"Going on from step 10 of {killed}.",
+    ]
+    assert_same_run(killed, reference)
+    assert names(killed) == ["step-00000015", "step-00000020"]
+
+
+def test_run_whose_checkpoints_are_all_damaged_ends_with_an_error(toy: Toy, killed: Path) -> None:
+    damages = [truncate(checkpoint(killed, step)) for step in (15, 10)]
+    before = lines(killed)
+    outcome = toy(killed, **SETTINGS)
+    assert outcome.codes == [1]
+    assert outcome.output.splitlines()[-1].endswith(
+        f"CheckpointError: The checkpoint {checkpoint(killed, 15)} is damaged: {damages[0]}. "
+        f"The checkpoint {checkpoint(killed, 10)} is damaged: {damages[1]}. "
+        "None is whole: start afresh with --resume never in an empty folder."
+    )
+    assert lines(killed) == before
+
+
+def test_damaged_checkpoint_of_a_later_step_does_not_outlive_the_next_one(toy: Toy, killed: Path) -> None:
+    truncate(checkpoint(killed, 15))
+    assert toy(killed, signal="SIGTERM:12", **SETTINGS).codes == [143]
+    assert names(killed) == ["step-00000010", "step-00000012"]
+
+
+def test_the_two_newest_checkpoints_are_kept(reference: Path) -> None:
+    assert names(reference) == ["step-00000015", "step-00000020"]
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(toy: Toy, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert toy(run, die_in_checkpoint="rename:10").codes == [-9]
+    assert names(run) == [".unfinished-00000010", "step-00000005"]
+    assert toy(run, checkpoint_every=9).codes == [0]
+    assert names(run) == ["step-00000018", "step-00000020"]
+
+
+def test_full_disk_costs_checkpoints_but_not_the_run_until_its_end(toy: Toy, tmp_path: Path, reference: Path) -> None:
+    run = tmp_path / "run"
+    outcome = toy(run, full="10000:8", **SETTINGS)
+    assert outcome.codes == [1]
+    for step in (10, 15, 20):
+        assert f"The checkpoint of step {step} could not be written to {run / 'checkpoints'} (" in outcome.output
+    assert outcome.output.count("Training goes on; make room, or the run ends with an error.") == 2
+    assert "CheckpointError: The checkpoint of step 20" in outcome.output
+    assert "; the checkpoint of step 5 is whole." in outcome.output.splitlines()[-1]
+    assert names(run) == ["step-00000005"]
+    assert lines(run, "train") == lines(reference, "train")
+    outcome = toy(run, **SETTINGS)
+    assert f"Going on from step 5 of {run}." in outcome.output
+    assert_same_run(run, reference)
+
+
+def test_full_disk_on_one_of_two_ranks_is_said_on_both(toy: Toy, tmp_path: Path) -> None:
+    outcome = toy(tmp_path / "run", processes=2, full="10000:8:1")
+    assert outcome.codes == [1, 1]
+    assert outcome.output.count("Training goes on; make room, or the run ends with an error.") == 2
+    assert "(another rank failed); the checkpoint of step 5 is whole." in outcome.output
+    assert names(tmp_path / "run") == ["step-00000005"]
+
+
+def test_two_ranks_fall_back_together(toy: Toy, tmp_path: Path) -> None:
+    settings = {"processes": 2, "dropout": 0.3}
+    assert toy(tmp_path / "reference", **settings).codes == [0, 0]
+    assert -9 in toy(tmp_path / "run", signal="SIGKILL:17", **settings).codes
+    truncate(checkpoint(tmp_path / "run", 15))
+    outcome = toy(tmp_path / "run", **settings)
+    assert outcome.output.count("Going on from step 10.") == 1
+    assert_same_run(tmp_path / "run", tmp_path / "reference")
+
+
+def test_random_numbers_are_restored(toy: Toy, killed: Path, reference: Path) -> None:
+    """Accelerate says nothing if it cannot restore them."""
+    toy(killed, **SETTINGS)
+    files = [checkpoint(run, 20) / "random_states_0.pkl" for run in (killed, reference)]
+    resumed, straight = (torch.load(file, weights_only=False)["torch_manual_seed"] for file in files)
+    assert torch.equal(resumed, straight)
+    assert not torch.equal(straight, torch.Generator().manual_seed(0).get_state())

@@ -1,0 +1,68 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from taskrobust.training.run_folder import RunFolder
+
+CONFIG: dict[str, Any] = {"output": "runs/a", "loop": {"steps": 10, "log_every": 2}, "weighting": {"alpha": 1.0}}
+
+
+def changed(**loop: object) -> dict[str, Any]:
+    return CONFIG | {"loop": CONFIG["loop"] | loop}
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_new_folder_gets_the_configuration(tmp_path: Path, resume: Any) -> None:
+    RunFolder(tmp_path / "a" / "run", CONFIG, resume)
+    written = yaml.safe_load((tmp_path / "a" / "run" / "config.yaml").read_text())
+    assert written == CONFIG
+    assert [path.name for path in (tmp_path / "a" / "run").iterdir()] == ["config.yaml"]
+
+
+def test_run_of_another_configuration_is_refused_and_kept(tmp_path: Path) -> None:
+    RunFolder(tmp_path, CONFIG)
+    other = changed(steps=20) | {"weighting": {"temperature": 2.0}}
+    message = (
+        f"The run folder {tmp_path} holds a run of another configuration: loop.steps is 10 there and 20 here; "
+        "weighting.alpha is 1.0 there and None here; weighting.temperature is None there and 2.0 here. "
+        "Choose another --output, or the configuration of the run to go on with it."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        RunFolder(tmp_path, other)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == CONFIG
+
+
+@pytest.mark.parametrize("name", ["log_every", "eval_every", "checkpoint_every", "workers", "batch_size"])
+def test_settings_of_how_a_run_is_watched_may_change(tmp_path: Path, name: str) -> None:
+    RunFolder(tmp_path, CONFIG)
+    RunFolder(tmp_path, changed(**{name: 7}) | {"output": "elsewhere", "resume": "auto"})
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["loop"][name] == 7
+
+
+def test_never_wants_an_empty_folder(tmp_path: Path) -> None:
+    RunFolder(tmp_path, CONFIG, "never")
+    message = f"Expected an empty or new run folder with --resume never, {tmp_path} holds files."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        RunFolder(tmp_path, CONFIG, "never")
+
+
+def test_folder_of_other_files_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    message = f"Expected a run folder or an empty one, {tmp_path} holds other files and no config.yaml."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        RunFolder(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_folder_of_a_run_that_was_killed_at_its_first_file_is_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / ".config.yaml").write_text("loop:\n  st")
+    RunFolder(tmp_path, CONFIG, "never")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_other_ranks_do_not_stumble_over_what_the_main_one_writes(tmp_path: Path) -> None:
+    RunFolder(tmp_path, CONFIG, "never", main=True)
+    RunFolder(tmp_path, CONFIG, "never", main=False)

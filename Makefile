@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Small problems are faster on one thread, and the tests run on two workers.
-TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: setup demo test test-all check
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BertConfig
 from transformers.utils import logging as transformers_logging
 
-from taskrobust.loss import MultiTaskLoss
+from taskrobust.loss import MultiTaskLoss, OnNonfinite
 from taskrobust.nlp.corpus import Corpus
 from taskrobust.nlp.masking import Masking
 from taskrobust.nlp.model import PosBertForPreTraining, task_counts
@@ -61,6 +61,7 @@ def pretrain_bert(
     loop: LoopConfig = LoopConfig(),  # noqa: B008
     optim: OptimConfig = OptimConfig(),  # noqa: B008
     device: DeviceConfig = DeviceConfig(),  # noqa: B008
+    on_nonfinite: OnNonfinite = "raise",
     resume: Resume = "auto",
     resolved: dict[str, Any],
 ) -> Evaluation:
@@ -83,6 +84,8 @@ def pretrain_bert(
         loop: Steps, batches, logging.
         optim: Optimiser and learning rate.
         device: Device, precision and parallelism.
+        on_nonfinite: What a loss that is NaN or infinite does: ``raise`` ends the run with an error that names the
+            task, ``skip`` leaves such steps out.
         resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
         resolved: The configuration in plain values, as it is kept in the run folder.
     """
@@ -105,7 +108,13 @@ def pretrain_bert(
         model.set_attn_implementation("eager")  # sdpa's backward pass in bf16 is several times slower there
     if device.compile:
         model.bert.compile()
-    criterion = MultiTaskLoss(CLASSES, weighting(len(CLASSES)), risk=risk(len(CLASSES)), auxiliary={"nsp": nsp_weight})
+    criterion = MultiTaskLoss(
+        CLASSES,
+        weighting(len(CLASSES)),
+        risk=risk(len(CLASSES)),
+        auxiliary={"nsp": nsp_weight},
+        on_nonfinite=on_nonfinite,
+    )
 
     def held_out_batches(rank: int, ranks: int) -> Iterator[Batch]:
         pairs = min(held_out_pairs, len(held_out))
@@ -113,9 +122,9 @@ def pretrain_bert(
             keys = [(index, 0) for index in range(start, min(start + loop.batch_size, pairs))]
             yield held_out_masks(held_out.__getitems__(keys))
 
-    def export(trained: nn.Module, folder: Path) -> None:
+    def export(trained: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
         assert isinstance(trained, PosBertForPreTraining)
-        trained.save_pretrained(folder)
+        trained.save_pretrained(folder, state_dict=state)
         train.tokenizer.save_pretrained(folder)
 
     recipe = Recipe(
@@ -128,7 +137,9 @@ def pretrain_bert(
         task_counts=task_counts,
         shared=_shared_activation,
     )
-    return Trainer(recipe, run, loop, optim, accelerator).train()
+    evaluation = Trainer(recipe, run, loop, optim, accelerator).train()
+    accelerator.end_training()
+    return evaluation
 
 
 def _make_model(

@@ -64,7 +64,7 @@ class Recipe:
         data: Takes lists of (index, epoch) keys in ``__getitems__``.
         collate: Makes a batch of what ``data`` returns.
         held_out: This rank's held-out batches, given its rank and the number of ranks.
-        export: Writes a model to a folder.
+        export: Writes a model, with the given state dict, to a folder.
         task_counts: Element counts of a batch, for accumulation.
         shared: What the tasks shared in the last forward pass, for weightings that need gradients.
     """
@@ -74,7 +74,7 @@ class Recipe:
     data: Dataset[Any]
     collate: Callable[[Any], Batch]
     held_out: Callable[[int, int], Iterable[Batch]]
-    export: Callable[[nn.Module, Path], None]
+    export: Callable[[nn.Module, dict[str, Tensor], Path], None]
     task_counts: Callable[[Batch], Tensor]
     shared: Callable[[nn.Module], Shared]
 
@@ -118,6 +118,8 @@ class Trainer:
         self.schedule = make_schedule(optimizer, optim, loop.steps)
         self.model, self.optimizer = accelerator.prepare(recipe.model, optimizer)
         self.bare_model: nn.Module = accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if optim.average != "none" and accelerator.is_fsdp2:
+            raise ValueError(f"Expected average='none' with parallel='fsdp2', got {optim.average!r}.")
         self.average = make_average(self.bare_model, optim)
         self.progress = _Progress()
         main = accelerator.is_main_process
@@ -282,10 +284,13 @@ class Trainer:
             self.tracker.say(f"{error} Training goes on; make room, or the run ends with an error.")
 
     def _export(self, folder: Path, evaluation: Evaluation) -> None:
+        # Called by all ranks, which may each hold a share of the model.
+        sharded = self.accelerator.is_fsdp2
+        state = self.accelerator.get_state_dict(self.model) if sharded else self._averaged_model().state_dict()
         if self.accelerator.is_main_process:
             unfinished = folder.with_name(f".{folder.name}")
             shutil.rmtree(unfinished, ignore_errors=True)
-            self.recipe.export(self._averaged_model(), unfinished)
+            self.recipe.export(self._averaged_model(), state, unfinished)
             result = {"step": self.progress.step, **asdict(evaluation)}
             (unfinished / "evaluation.json").write_text(json.dumps(result, indent=2))
             shutil.rmtree(folder, ignore_errors=True)

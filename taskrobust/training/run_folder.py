@@ -8,6 +8,7 @@ Resume = Literal["auto", "never"]
 _MAY_CHANGE = (
     "output",
     "resume",
+    "on_nonfinite",
     "loop.log_every",
     "loop.eval_every",
     "loop.checkpoint_every",

@@ -210,4 +210,5 @@ if __name__ == "__main__":
         results[scenario] = "\n".join(filter(None, failures)) or None
     if dist.get_rank() == 0:
         Path(sys.argv[1]).write_text(json.dumps(results))
+    dist.barrier()
     dist.destroy_process_group()

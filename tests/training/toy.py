@@ -208,9 +208,9 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
         for start in range(rank * 8, 32, ranks * 8):
             yield collate(data.__getitems__([(index, 99) for index in range(start, start + 8)]))
 
-    def export(model: nn.Module, folder: Path) -> None:
+    def export(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
         folder.mkdir(parents=True)
-        torch.save(model.state_dict(), folder / "model.pt")
+        torch.save(state, folder / "model.pt")
 
     recipe = Recipe(
         model=ToyModel(float(settings.get("dropout", 0))),

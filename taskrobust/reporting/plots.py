@@ -17,7 +17,9 @@ def plot_risks_and_weights(runs: Sequence[RunRecord], path: Path) -> None:
         runs: The runs, of the same tasks.
         path: The PNG file.
     """
-    figure, axes = plt.subplots(2, len(runs), figsize=(5.5 * len(runs), 7), sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(runs), figsize=(5.5 * len(runs), 7), sharex=True, sharey="row", squeeze=False, layout="constrained"
+    )
     tasks = list(runs[0].training[0]["risks"])
     colours = dict(zip(tasks, plt.colormaps["tab10"].colors * (1 + len(tasks) // 10), strict=False))
     for column, run in enumerate(runs):
@@ -29,16 +31,16 @@ def plot_risks_and_weights(runs: Sequence[RunRecord], path: Path) -> None:
             risk_axis.plot(steps, _smooth(risks), color=colours[task], linewidth=width, label=task)
             if task in run.held_out[-1]["risks"]:
                 risk_axis.plot(run.held_out[-1]["step"], run.held_out[-1]["risks"][task], "o", color=colours[task])
-            weights = [line["weights"][task] for line in run.training]
-            weight_axis.plot(steps, _smooth(weights), color=colours[task], linewidth=width)
+            if task in run.training[0]["weights"]:  # not one of a fixed weight
+                weights = [line["weights"][task] for line in run.training]
+                weight_axis.plot(steps, _smooth(weights), color=colours[task], linewidth=width)
         risk_axis.set_title(run.label)
         weight_axis.set_xlabel("step")
     axes[0, 0].set_ylabel("risk (nats; dots: held-out)")
     axes[1, 0].set_ylabel("weight")
-    axes[0, -1].legend(loc="upper right", fontsize="small", ncols=2)
     for axis in axes.flat:
         axis.grid(alpha=0.25)
-    figure.tight_layout()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -131,9 +131,9 @@ class Tracker:
         self._mark = (now, samples)
         tasks = self.criterion.tasks
         risks = dict(zip(tasks, means[2 : 2 + len(tasks)], strict=True))
-        weights = dict(zip(tasks, means[2 + len(tasks) :], strict=True))
-        shares = [weights[task] for task in self.criterion.weighted_tasks]
-        entropy = _entropy(shares)
+        weighted_tasks = self.criterion.weighted_tasks  # the others have the weights of the configuration
+        weights = dict(zip(weighted_tasks, means[2 + len(tasks) :], strict=False))
+        entropy = _entropy(list(weights.values()))
         present = [task for task in self.criterion.weighted_tasks if not math.isnan(risks[task])]
         worst_task = max(present, key=lambda task: risks[task], default=None)
         speed = (samples - before[1]) / (now - before[0])
@@ -161,7 +161,8 @@ class Tracker:
         for task in tasks:
             if not math.isnan(risks[task]):
                 self._board.add_scalar(f"risk/{task}", risks[task], step)
-            self._board.add_scalar(f"weight/{task}", weights[task], step)
+        for task, weight in weights.items():
+            self._board.add_scalar(f"weight/{task}", weight, step)
         worst = f"worst {worst_task} {risks[worst_task]:.3f}" if worst_task is not None else "no task present"
         state = f"loss {means[0]:.3f}, {worst}, {speed:.0f} samples/s"
         self._progress.update(self._task, state=state)

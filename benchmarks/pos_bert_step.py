@@ -43,9 +43,12 @@ def make_batch(config: BertConfig, sequences: int, length: int, device: str) -> 
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def hugging_face_step(config: BertConfig, batch: dict[str, Tensor], bf16: bool, device: str, fused: bool) -> Step:
+def hugging_face_step(
+    config: BertConfig, batch: dict[str, Tensor], bf16: bool, device: str, fused: bool, attention: str = "sdpa"
+) -> Step:
     """The step that transformers offers: logits for every piece, one mean over the masked ones."""
     model = BertForPreTraining(config).to(device).train()
+    model.set_attn_implementation(attention)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused or None)
     labels = torch.full_like(batch["input_ids"], -100)
     labels.view(-1)[batch["masked_positions"]] = batch["labels"]
@@ -62,10 +65,16 @@ def hugging_face_step(config: BertConfig, batch: dict[str, Tensor], bf16: bool, 
 
 
 def pos_bert_step(
-    config: BertConfig, batch: dict[str, Tensor], bf16: bool, device: str, compiled: bool = False
+    config: BertConfig,
+    batch: dict[str, Tensor],
+    bf16: bool,
+    device: str,
+    compiled: bool = False,
+    attention: str = "sdpa",
 ) -> Step:
     """Ours: logits at the masked positions, nine risks, minimax weights."""
     model = PosBertForPreTraining(config).to(device).train()
+    model.set_attn_implementation(attention)
     criterion = MultiTaskLoss(CLASSES, SoftmaxMinimax(len(CLASSES)), auxiliary={"nsp": 1.0}).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if compiled:
@@ -105,7 +114,13 @@ def compare_with_hugging_face(device: str, repeat: int) -> None:
         steps = {
             "HF BertForPreTraining(labels), AdamW": hugging_face_step(config, batch, bf16, device, fused=False),
             "HF BertForPreTraining(labels), fused AdamW": hugging_face_step(config, batch, bf16, device, fused=True),
+            "HF BertForPreTraining(labels), fused AdamW, eager attention": hugging_face_step(
+                config, batch, bf16, device, fused=True, attention="eager"
+            ),
             ours: pos_bert_step(config, batch, bf16, device),
+            "the same, eager attention (what pretrain-bert takes in bf16 on a CPU)": pos_bert_step(
+                config, batch, bf16, device, attention="eager"
+            ),
         }
         columns.append(fastest(steps, repeat, device))
     print("| step of L4 H256 V30522 B16 S128 | fp32 ms | times ours | bf16 ms | times ours |")

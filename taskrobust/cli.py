@@ -28,7 +28,7 @@ def main() -> None:
     if name not in COMMANDS:
         sys.exit(f"error: Expected a command among {list(COMMANDS)}, got {name!r}.\n\n{_overview()}")
     function, parser = _command(name)
-    config = parser.parse_args(options)
+    config = parser.parse_args([_with_underscores(option) for option in options])
     try:
         _call(function, parser, config)
     except (ValueError, LookupError, OSError, RuntimeError, ArithmeticError) as error:
@@ -63,6 +63,12 @@ def _call(function: Callable[..., Any], parser: ArgumentParser, config: Namespac
     if "resolved" in inspect.signature(function).parameters:
         arguments["resolved"] = yaml.safe_load(parser.dump(config))
     return function(**arguments)
+
+
+def _with_underscores(option: str) -> str:
+    """The option's name as its parameter is written: ``--num-proc=2`` is ``--num_proc=2``."""
+    name, equals, value = option.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else option
 
 
 def _overview() -> str:

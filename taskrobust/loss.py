@@ -367,10 +367,14 @@ class MultiTaskLoss(nn.Module):
         return self.entropy.exp()
 
     @property
+    def worst_index(self) -> Tensor:
+        """Index of the weighted task with the largest risk in the last step, shape []."""
+        return self._weighted(self.risk_vector).nan_to_num(nan=-torch.inf).argmax()
+
+    @property
     def worst_task(self) -> str:
-        """The weighted task with the largest risk in the last step. Waits for the device."""
-        risks = self._weighted(self.risk_vector).nan_to_num(nan=-torch.inf)
-        return self.weighted_tasks[int(risks.argmax())]
+        """Name of the weighted task with the largest risk in the last step. Waits for the device."""
+        return self.weighted_tasks[int(self.worst_index)]
 
 
 @contextmanager

@@ -104,6 +104,12 @@ def test_missing_corpus_says_what_to_run(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_option_names_may_have_dashes(config: Path) -> None:
+    result = call("pretrain-bert", "--config", config, "--loop.batch-size=3", "--held-out-pairs", 7, "--print_config")
+    printed = yaml.safe_load(result.stdout)
+    assert (printed["loop"]["batch_size"], printed["held_out_pairs"]) == (3, 7)
+
+
 def test_env_names_versions() -> None:
     assert re.search(r"^torch \d", call("env").stdout, re.MULTILINE)
 

@@ -44,7 +44,8 @@ def _is_cuda_build(package_file: pathlib.Path) -> bool:
 def _declare_operators() -> None:
     import torch
 
-    if torch.version.cuda is not None or torch.version.hip is not None:
+    declared = hasattr(torch.ops.torchvision, "nms")
+    if declared or torch.version.cuda is not None or torch.version.hip is not None:
         return
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):

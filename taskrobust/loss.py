@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -42,7 +42,7 @@ class MultiTaskLoss(nn.Module):
     .. math:: L = \sum_t w_t r_t
 
     with risks :math:`r_t` over the batches of all ranks and weights :math:`w_t` of a strategy. In evaluation mode the
-    total is computed in the same way and no state changes.
+    total is computed in the same way and nothing is learnt. All state stays in float32, whatever ``.to`` asks for.
 
     Example:
         >>> criterion = MultiTaskLoss(["noun", "verb"], weighting="softmax_minimax")
@@ -91,8 +91,9 @@ class MultiTaskLoss(nn.Module):
         super().__init__()
         self.weighted_tasks = tuple(tasks)
         self.tasks = (*tasks, *(auxiliary or {}))
-        if not tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"Expected one or more tasks with different names, got {list(self.tasks)}.")
+        if isinstance(tasks, str) or not tasks or len(set(self.tasks)) < len(self.tasks):
+            got = tasks if isinstance(tasks, str) or not tasks else self.tasks
+            raise ValueError(f"Expected a list of one or more tasks with different names, got {got!r}.")
         number = len(tasks)
         self.weighting = make_weighting(weighting, number) if isinstance(weighting, str) else weighting
         self.risk = risk if risk is not None else RiskEstimator(number)
@@ -102,6 +103,8 @@ class MultiTaskLoss(nn.Module):
                     f"Expected a {type(part).__name__} of {number} tasks for {list(tasks)}, "
                     f"got one of {part.num_tasks}."
                 )
+        if min_weight > 0 and reduction == "paper":
+            raise ValueError(f"Expected min_weight=0 with reduction='paper', where sums differ, got {min_weight}.")
         if not 0 <= min_weight * number <= 1:
             raise ValueError(f"Expected min_weight in [0, 1 / {number}] for {number} tasks, got {min_weight}.")
         if reduction not in get_args(Reduction):
@@ -150,6 +153,14 @@ class MultiTaskLoss(nn.Module):
         self._close(step)
         return total
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MultiTaskLoss":
+        def in_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if tensor.is_floating_point() else moved
+
+        super()._apply(in_float32, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     @contextmanager
     def accumulate(self, window: Tensor | TaskLosses) -> Iterator[None]:
         """Makes the calls inside the context one step: their totals' gradients add up to that of the union batch.
@@ -172,11 +183,14 @@ class MultiTaskLoss(nn.Module):
         """
         before = [(buffer, buffer.clone()) for buffer in _state(self.risk)]
         if isinstance(window, TaskLosses):
-            pooled = pool_ranks(window, self.process_group)
+            pooled = pool_ranks(self._task_losses(window), self.process_group)
             self._check(pooled.sums)
             step = self._open(*reversed(pooled))
+        elif isinstance(window, Tensor):
+            counts_alone = self._task_losses(TaskLosses(torch.zeros_like(window), window))
+            step = self._open(pool_ranks(counts_alone, self.process_group).counts)
         else:
-            step = self._open(pool_ranks(TaskLosses(torch.zeros_like(window), window), self.process_group).counts)
+            raise ValueError(f"Expected the counts or the TaskLosses of the window, got {type(window).__name__}.")
         step.weights = self._weights(step)
         self._window = step
         try:
@@ -316,6 +330,8 @@ class MultiTaskLoss(nn.Module):
             )
         present = {task: mean for task, mean in means.items() if mean is not None}
         for task, mean in present.items():
+            if not isinstance(mean, Tensor):
+                raise ValueError(f"Expected a tensor as mean loss of the task {task!r}, got {type(mean).__name__}.")
             if mean.dim() != 0:
                 raise ValueError(
                     f"Expected a mean loss of shape [] for the task {task!r}, got shape {list(mean.shape)}."
@@ -323,7 +339,7 @@ class MultiTaskLoss(nn.Module):
         absent = torch.zeros((), device=self.weight_vector.device)
         return TaskLosses(
             torch.stack([present.get(task, absent).float() for task in self.tasks]),
-            torch.tensor([float(task in present) for task in self.tasks], device=absent.device),
+            torch.stack([torch.ones_like(absent) if task in present else absent for task in self.tasks]),
         )
 
     def check_finite(self) -> None:
@@ -357,7 +373,8 @@ class MultiTaskLoss(nn.Module):
     @property
     def entropy(self) -> Tensor:
         """Entropy of the last step's weights over the weighted tasks, in nats."""
-        share = self._weighted(self.weight_vector) / self._weighted(self.weight_vector).sum()
+        weights = self._weighted(self.weight_vector)
+        share = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
         entropy: Tensor = torch.special.entr(share).sum()
         return entropy
 
@@ -368,8 +385,9 @@ class MultiTaskLoss(nn.Module):
 
     @property
     def worst_index(self) -> Tensor:
-        """Index of the weighted task with the largest risk in the last step, shape []."""
-        return self._weighted(self.risk_vector).nan_to_num(nan=-torch.inf).argmax()
+        """Index of the weighted task with the largest risk in the last step, in the units of ``risk``, shape []."""
+        risks = self._weighted(self.risk_vector) / self.risk.comparable_unit()
+        return risks.nan_to_num(nan=-torch.inf).argmax()
 
     @property
     def worst_task(self) -> str:

@@ -71,9 +71,9 @@ def global_mean(losses: TaskLosses, pooled: TaskLosses, denominators: Tensor, ra
 class RiskEstimator(nn.Module):
     r"""Estimates the risks that weights are computed from, and the unit in which they are measured.
 
-    The running risk of a task is a mean over the elements of the past batches, in which a batch that lies k steps back
-    counts :math:`\beta^k`. A batch with few elements of a task therefore says little about it, and a batch without any
-    says nothing:
+    The running risk of a task is a mean over the elements of the past batches that held any, in which a batch that lies
+    k such batches back counts :math:`\beta^k`. A batch with few elements of a task therefore says little about it, and
+    a batch without any is passed over:
 
     .. math:: r_t = \frac{\sum_k \beta^k S_{t,k}}{\max(\sum_k \beta^k N_{t,k}, n_\min)}
 
@@ -113,6 +113,12 @@ class RiskEstimator(nn.Module):
         super().__init__()
         if not 0 <= smoothing < 1:
             raise ValueError(f"Expected smoothing in [0, 1), got {smoothing}.")
+        if not 0 <= reference_decay < 1:
+            raise ValueError(f"Expected reference_decay in [0, 1), got {reference_decay}.")
+        if min_count < 0 or reference_steps < 1:
+            raise ValueError(
+                f"Expected min_count >= 0 and reference_steps >= 1, got {min_count} and {reference_steps}."
+            )
         if normalization not in get_args(Normalization):
             raise ValueError(f"Expected a normalization among {list(get_args(Normalization))}, got {normalization!r}.")
         self.num_tasks = num_tasks
@@ -143,13 +149,16 @@ class RiskEstimator(nn.Module):
     @torch.no_grad()
     def update(self, pooled: TaskLosses) -> None:
         """Let one batch, pooled over ranks and micro-batches, pass into the past."""
-        self.sums.mul_(self.smoothing).add_(pooled.sums)
-        self.counts.mul_(self.smoothing).add_(pooled.counts)
+        present = pooled.counts > 0
+        decay = torch.where(present, self.smoothing, 1)
+        self.sums.mul_(decay).add_(pooled.sums)
+        self.counts.mul_(decay).add_(pooled.counts)
         if self.normalization == "ema":
-            self.reference_sums.mul_(self.reference_decay).add_(pooled.sums)
-            self.reference_counts.mul_(self.reference_decay).add_(pooled.counts)
+            decay = torch.where(present, self.reference_decay, 1)
+            self.reference_sums.mul_(decay).add_(pooled.sums)
+            self.reference_counts.mul_(decay).add_(pooled.counts)
         elif self.normalization == "initial":
-            learns = (pooled.counts > 0) & (self.reference_batches < self.reference_steps)
+            learns = present & (self.reference_batches < self.reference_steps)
             self.reference_sums.add_(torch.where(learns, pooled.sums, 0))
             self.reference_counts.add_(torch.where(learns, pooled.counts, 0))
             self.reference_batches.add_(learns.float())
@@ -161,6 +170,10 @@ class RiskEstimator(nn.Module):
             mean = self.reference_sums / self.denominators(self.reference_counts)
             return torch.where(mean > 0, mean, 1)
         return self.fixed_reference
+
+    def comparable_unit(self) -> Tensor:
+        """The unit in which tasks are compared over time, shape [T]: that of ``ema``, which moves with them, is 1."""
+        return torch.ones_like(self.fixed_reference) if self.normalization == "ema" else self.unit()
 
     @torch.no_grad()
     def running(self) -> Tensor:

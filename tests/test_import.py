@@ -93,3 +93,10 @@ assert "taskrobust" not in sys.modules
 )
 def test_timm_can_be_imported_by_a_program_that_does_not_know_taskrobust() -> None:
     run("import timm, sys; assert 'taskrobust' not in sys.modules", path=None)
+
+
+def test_transformers_before_taskrobust_works() -> None:
+    """transformers looks for torchvision without importing it, which must not declare its operators twice."""
+    lines = "from transformers import BertConfig; import taskrobust; from transformers import BertForPreTraining"
+    result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

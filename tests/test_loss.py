@@ -381,12 +381,12 @@ def test_a_window_with_a_loss_that_is_not_finite_is_skipped_as_a_whole(two_passe
 
 
 def test_no_tasks_is_an_error() -> None:
-    with raises("Expected one or more tasks with different names, got []."):
+    with raises("Expected a list of one or more tasks with different names, got []."):
         MultiTaskLoss([])
 
 
 def test_tasks_of_the_same_name_are_an_error() -> None:
-    with raises("Expected one or more tasks with different names, got ['noun', 'verb', 'noun']."):
+    with raises("Expected a list of one or more tasks with different names, got ('noun', 'verb', 'noun')."):
         MultiTaskLoss(["noun", "verb"], auxiliary={"noun": 1.0})
 
 
@@ -457,3 +457,51 @@ def test_missing_shared_tensors_are_an_error() -> None:
     )
     with raises(message):
         MultiTaskLoss(TASKS, "gradnorm")(losses())
+
+
+def test_a_string_is_no_list_of_tasks() -> None:
+    with raises("Expected a list of one or more tasks with different names, got 'ab'."):
+        MultiTaskLoss("ab")
+
+
+def test_a_number_is_no_mean_loss() -> None:
+    criterion = MultiTaskLoss(["noun", "verb"])
+    with raises("Expected a tensor as mean loss of the task 'noun', got float."):
+        criterion({"noun": 1.0, "verb": torch.tensor(1.0)})
+
+
+def test_a_window_of_another_shape_is_an_error_when_it_opens() -> None:
+    criterion = MultiTaskLoss(["noun", "verb"])
+    message = "Expected sums and counts of shape [2] for the tasks ['noun', 'verb'], got [3] and [3]."
+    with raises(message), criterion.accumulate(torch.ones(3)):
+        pass
+    with raises("Expected the counts or the TaskLosses of the window, got dict."), criterion.accumulate({}):
+        pass
+
+
+def test_min_weight_has_no_meaning_without_a_common_sum() -> None:
+    with raises("Expected min_weight=0 with reduction='paper', where sums differ, got 0.1."):
+        MultiTaskLoss(["noun", "verb"], reduction="paper", min_weight=0.1)
+
+
+def test_state_stays_in_float32_when_the_model_around_it_is_cast() -> None:
+    model = torch.nn.ModuleDict(
+        {"criterion": MultiTaskLoss(["noun", "verb"], "uncertainty"), "head": torch.nn.Linear(2, 2)}
+    )
+    model.to(torch.bfloat16)
+    assert model["head"].weight.dtype == torch.bfloat16
+    assert {value.dtype for value in model["criterion"].state_dict().values()} <= {torch.float32, torch.int64}
+
+
+def test_worst_task_is_compared_in_the_units_of_the_risks() -> None:
+    risk = RiskEstimator(2, normalization="static", reference=[0.01, 10])
+    criterion = MultiTaskLoss(["mse", "ce"], risk=risk)
+    criterion({"mse": torch.tensor(0.05), "ce": torch.tensor(5.0)})
+    assert criterion.worst_task == "mse"
+
+
+def test_shared_tensor_outside_of_the_graph_is_an_error() -> None:
+    criterion = MultiTaskLoss(["noun", "verb"], "gradnorm")
+    leaf = torch.tensor(1.0, requires_grad=True)
+    with raises("Expected shared tensors that the losses depend on, got no gradient for number 0, of shape [3]."):
+        criterion({"noun": leaf * 2, "verb": leaf}, shared=torch.nn.Parameter(torch.ones(3)))

@@ -17,13 +17,31 @@ def losses(step: int) -> TaskLosses:
     return TaskLosses(torch.tensor(SUMS[step]).float(), torch.tensor(COUNTS[step]).float())
 
 
+def mean_over_batches_with_the_task(last: int, decay: float) -> np.ndarray:
+    """Mean over the elements of batches 0 to ``last``; one that is k batches with the task back counts decay^k."""
+    means = []
+    for sums, counts in zip(SUMS[: last + 1].T, COUNTS[: last + 1].T, strict=True):
+        sums, counts = sums[counts > 0], counts[counts > 0]
+        ages = decay ** np.arange(len(counts))[::-1]
+        means.append(ages @ sums / (ages @ counts))
+    return np.array(means)
+
+
 def test_running_risk_is_the_mean_over_elements_that_lose_weight_with_age() -> None:
     estimator = RiskEstimator(2, smoothing=0.9)
     for step in range(4):
         estimator.update(losses(step))
-        ages = 0.9 ** np.arange(step, -1, -1)
-        expected = (ages @ SUMS[: step + 1]) / (ages @ COUNTS[: step + 1])
+        expected = mean_over_batches_with_the_task(step, decay=0.9)
         np.testing.assert_allclose(estimator.running().numpy(), expected, rtol=1e-6)
+
+
+def test_absent_task_keeps_its_running_risk_whatever_the_smallest_count() -> None:
+    estimator = RiskEstimator(2, smoothing=0.5, min_count=4, normalization="ema", reference_decay=0.5)
+    estimator.update(TaskLosses(torch.tensor([12.0, 20.0]), torch.tensor([4.0, 10.0])))
+    before = estimator.running()
+    for _ in range(2000):
+        estimator.update(TaskLosses(torch.tensor([0.0, 20.0]), torch.tensor([0.0, 10.0])))
+    assert torch.equal(estimator.running()[0], before[0])
 
 
 def test_running_risk_by_hand() -> None:
@@ -88,11 +106,9 @@ def test_unit_ema_is_the_slow_mean() -> None:
     for step in range(4):
         estimator.update(losses(step))
 
-    ages = 0.8 ** np.arange(3, -1, -1)
-    np.testing.assert_allclose(estimator.unit().numpy(), (ages @ SUMS) / (ages @ COUNTS), rtol=1e-6)
-    np.testing.assert_allclose(
-        estimator.running().numpy(), SUMS[3] / COUNTS[3] / ((ages @ SUMS) / (ages @ COUNTS)), rtol=1e-6
-    )
+    unit = mean_over_batches_with_the_task(3, decay=0.8)
+    np.testing.assert_allclose(estimator.unit().numpy(), unit, rtol=1e-6)
+    np.testing.assert_allclose(estimator.running().numpy(), SUMS[3] / COUNTS[3] / unit, rtol=1e-6)
 
 
 def test_unit_chance_is_the_cross_entropy_of_a_guess() -> None:

@@ -56,10 +56,13 @@ def make_weighting(name: str, num_tasks: int) -> Weighting:
         num_tasks: Number of tasks.
 
     Raises:
-        ValueError: If there is no strategy of that name.
+        ValueError: If there is no strategy of that name, or it has arguments without defaults.
     """
     by_name = {known.lower(): strategy for known, strategy in strategies().items()}
     strategy = by_name.get(name.replace("_", "").lower())
     if strategy is None:
         raise ValueError(f"Expected the name of a weighting among {sorted(strategies())}, got {name!r}.")
-    return strategy(num_tasks)
+    try:
+        return strategy(num_tasks)
+    except TypeError as error:
+        raise ValueError(f"{strategy.__name__} has no defaults for all its arguments: pass an instance.") from error

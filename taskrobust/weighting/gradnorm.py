@@ -15,11 +15,10 @@ class GradNorm(Weighting):
         \rho_t = \frac{r_t / r_t(0)}{\operatorname{mean}_j r_j / r_j(0)}, \qquad
         L_w = \sum_t \lvert G_t - \bar G \rho_t^a \rvert
 
-    The target :math:`\bar G \rho_t^a` is held constant, so that
-    :math:`\partial L_w / \partial w_t = \operatorname{sign}(G_t - \bar G \rho_t^a) \lVert \nabla_W r_t \rVert` in
-    closed
-    form: nothing is differentiated twice. The weights take an Adam step on it and are scaled to the sum T. W is given
-    as ``criterion(losses, shared=...)``: the parameters of the last shared layer, or the activation after it.
+    The target :math:`\bar G \rho_t^a` is held constant, so that the gradient of a weight,
+    :math:`\operatorname{sign}(G_t - \bar G \rho_t^a) \lVert \nabla_W r_t \rVert`, has a closed form: nothing is
+    differentiated twice. The weights take an Adam step on it and are scaled to the sum T. W is given as
+    ``criterion(losses, shared=...)``: the parameters of the last shared layer, or the activation after it.
 
     Args:
         num_tasks: Number of tasks T.
@@ -30,7 +29,7 @@ class GradNorm(Weighting):
         initial_steps: See ``initial_risks``.
 
     Raises:
-        ValueError: If ``initial_risks`` are not T positive numbers.
+        ValueError: If ``initial_risks`` are not T positive numbers or ``initial_steps`` is not positive.
 
     References:
         Chen et al., GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks, ICML 2018,
@@ -54,6 +53,8 @@ class GradNorm(Weighting):
         initial_steps: int = 1,
     ) -> None:
         super().__init__(num_tasks)
+        if initial_steps < 1:
+            raise ValueError(f"Expected initial_steps >= 1, got {initial_steps}.")
         if initial_risks is not None and (len(initial_risks) != num_tasks or min(initial_risks) <= 0):
             raise ValueError(f"Expected {num_tasks} positive initial risks, got {list(initial_risks)}.")
         known = initial_risks is not None

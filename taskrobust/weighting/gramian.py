@@ -25,7 +25,8 @@ class DisjointRows(NamedTuple):
 
 
 Shared = Tensor | Sequence[Tensor] | DisjointRows
-"""Parameters of the last shared layer, or an activation after it: one form or the other, not a mixture."""
+"""Parameters of the last shared layer, or an activation after it: one form or the other, not a mixture. Where
+parameters are sharded (FSDP), the activation."""
 
 
 class GramianEstimator:
@@ -63,11 +64,14 @@ class GramianEstimator:
             self._add_products(torch.where(owned, squares, 0).sum(1).diag())
             return
         tensors = [shared] if isinstance(shared, Tensor) else list(shared)
-        rows = []
-        for risk in (risks / ranks).unbind():
-            gradients = torch.autograd.grad(risk, tensors, retain_graph=True, materialize_grads=True)
-            rows.append(torch.cat([gradient.float().flatten() for gradient in gradients]))
-        jacobian = torch.stack(rows)
+        rows = [torch.autograd.grad(risk, tensors, retain_graph=True, allow_unused=True) for risk in risks / ranks]
+        for number, column in enumerate(zip(*rows, strict=True)):
+            if all(gradient is None for gradient in column):
+                raise ValueError(
+                    f"Expected shared tensors that the losses depend on, got no gradient for number {number}, of shape "
+                    f"{list(tensors[number].shape)}."
+                )
+        jacobian = torch.stack([_flat(row, tensors) for row in rows])
         if isinstance(tensors[0], nn.Parameter):
             self.jacobian = jacobian if self.jacobian is None else self.jacobian + jacobian
         else:
@@ -83,3 +87,9 @@ class GramianEstimator:
 
     def _add_products(self, products: Tensor) -> None:
         self.products = products if self.products is None else self.products + products
+
+
+def _flat(gradients: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> Tensor:
+    """One row of the Jacobian in float32; a task that does not depend on a tensor, such as an absent one, has zeros."""
+    parts = [torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True)]
+    return torch.cat([part.float().flatten() for part in parts])

@@ -24,5 +24,5 @@ def test_the_number_of_tasks_must_be_positive() -> None:
 
 
 def test_a_strategy_that_needs_arguments_cannot_be_made_from_its_name() -> None:
-    with pytest.raises(TypeError, match="'values'"):
+    with pytest.raises(ValueError, match=r"^Fixed has no defaults for all its arguments: pass an instance\.$"):
         make_weighting("fixed", 2)

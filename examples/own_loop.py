@@ -13,8 +13,9 @@ def train(weighting: Weighting) -> dict[str, float]:
     trunk = nn.Linear(3, 2)
     heads = nn.ModuleDict({task: nn.Linear(2, 1) for task in SCALES})
     criterion = MultiTaskLoss(list(SCALES), weighting)
-    parameters = [*trunk.parameters(), *heads.parameters(), *criterion.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    model = [*trunk.parameters(), *heads.parameters()]
+    own = {"params": list(criterion.parameters()), "weight_decay": 0.0}  # of weightings that learn, such as Uncertainty
+    optimizer = torch.optim.AdamW([{"params": model}, own], lr=1e-2)
     for _ in range(1000):
         x = torch.randn(256, 3)
         hidden = trunk(x)

@@ -39,7 +39,7 @@ def demo(output: Path = Path("runs/demo"), seed: int = 0, steps: int = 1200) -> 
 
     Args:
         output: Folder of the corpus, the runs and the results. A demo that was cut off goes on from there.
-        seed: Seed of both runs: the same parameters, batches and masks.
+        seed: Seed of both runs: the same parameters and batches; the masks are the same for all seeds.
         steps: Steps of each run.
     """
     console = Console()

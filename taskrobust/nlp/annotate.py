@@ -80,7 +80,6 @@ def annotate(
     _check_sizes(sequence_length, documents_per_shard)
     if num_proc < 1:
         raise ValueError(f"Expected num_proc of at least 1, got {num_proc}.")
-    require_nltk_data()
     options = {
         "source": source,
         "source_bytes": size_in_bytes(source),
@@ -96,6 +95,7 @@ def annotate(
     if _is_complete(output, options):
         progress.say(f"{output} is complete.")
         return
+    require_nltk_data()
     _check_source(source, text_column)
     if not (output / TOKENIZER).exists():
         if tokenizer is None:

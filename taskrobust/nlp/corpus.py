@@ -18,13 +18,15 @@ from taskrobust.nlp.pairs import Pair
 from taskrobust.nlp.tagset import OUTSIDE
 
 WORD_START: Final = 16
-"""The flag of a piece that starts a word; the low four bits of the flags are its class."""
+"""The flag of a piece that starts a word."""
+
+CLASS_BITS: Final = 15
+"""The bits of a piece's flags that are its class."""
 
 MANIFEST: Final = "corpus.json"
 TOKENIZER: Final = "tokenizer"
 FORMAT: Final = 1
 
-_CLASS_BITS: Final = 15
 _PIECES_BY_CLASS: Final = b"pieces_by_class"
 _SCHEMA: Final = pa.schema(
     {
@@ -102,7 +104,7 @@ def write_shard(path: Path, ids: NDArray[np.uint16], flags: NDArray[np.uint8], p
     flags = np.concatenate([flags[segment] for segment in segments])
     lengths = np.array([segment.stop - segment.start for segment in segments], np.int32).reshape(-1, 2)
     offsets = pa.array(np.concatenate([[0], lengths.sum(1).cumsum()]), pa.int32())
-    counts = np.bincount(flags & _CLASS_BITS, minlength=OUTSIDE + 1).tolist()
+    counts = np.bincount(flags & CLASS_BITS, minlength=OUTSIDE + 1).tolist()
     batch = pa.record_batch(
         [
             pa.ListArray.from_arrays(offsets, pa.array(ids)),
@@ -145,6 +147,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "into a new folder with this version of taskrobust."
         )
     return manifest
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the folder holds a finished corpus."""
+    return (folder / MANIFEST).exists() and bool(read_manifest(folder)["complete"])
 
 
 def summarize_shard(path: Path) -> tuple[dict[str, Any], list[int]]:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskrobust.nlp.corpus import PairBatch
+from taskrobust.nlp.corpus import CLASS_BITS, WORD_START, PairBatch
 from taskrobust.nlp.hashing import hash_of, uniform
 from taskrobust.nlp.tagset import CLASSES, OUTSIDE
 
@@ -18,8 +18,8 @@ Schedule = Literal["static", "dynamic"]
 STATIC_MASKS: Final = 10
 """Masks of a sequence under the static schedule: BERT's data were duplicated ten times before masking."""
 
-_CLASS_BITS: Final = np.uint8(15)
-_WORD_START: Final = np.uint8(16)
+_CLASS_BITS: Final = np.uint8(CLASS_BITS)  # of the type of the flags, which is faster
+_WORD_START: Final = np.uint8(WORD_START)
 
 # What the random numbers of a sequence are for.
 _WORD_ORDER, _REPLACEMENT, _SEQUENCE_CLASS = range(3)
@@ -46,7 +46,8 @@ class Masking:
         tokenizer: Names the mask token, the special tokens and the size of the vocabulary.
         grouping: "token" masks words of all classes in every sequence. "sequence" draws one class for every sequence,
             of those present in it, and masks only words of that class. "copies" makes nine copies of the batch, one
-            after another, and masks in each only words of one class, in the order of ``CLASSES``.
+            after another, and masks in each only words of one class, in the order of ``CLASSES``. The budget is that of
+            all classes, so that "sequence" and "copies" mask most words of a small class.
         mask_fraction: Share of the pieces of the nine classes to mask.
         stratified: Whether a sequence's rare classes are masked as often as its common ones: one word of each class
             is drawn, then a second of each, and so on.

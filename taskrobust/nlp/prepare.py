@@ -1,10 +1,11 @@
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from taskrobust.nlp.annotate import annotate, write_tagged_corpus
-from taskrobust.nlp.corpus import TOKENIZER
+from taskrobust.nlp.corpus import TOKENIZER, is_complete, read_manifest
 from taskrobust.nlp.grammar import detokenize, generate_documents
 from taskrobust.nlp.sources import Source
 from taskrobust.nlp.wordpiece import load_wordpiece, train_wordpiece
@@ -47,25 +48,40 @@ class CorpusConfig:
 
 
 def prepare(config: CorpusConfig) -> None:
-    """Make the corpora that are not there yet.
+    """Make the corpora that are not there yet; of several processes the first makes them and the others wait.
+
+    Called before the processes form a group, whose members do not wait for hours.
 
     Raises:
         ValueError: If a source cannot be read, or a folder holds a corpus made from something else.
     """
+    if int(os.environ.get("RANK", 0)) == 0:
+        _prepare(config)
+    sources = {config.train: config.train_source, config.held_out: config.held_out_source}
+    while not all(is_complete(folder) for folder, source in sources.items() if source is not None):
+        time.sleep(1)
+
+
+def _prepare(config: CorpusConfig) -> None:
     if config.train_source == GRAMMAR:
         _generate(config, config.train, config.documents, seed=0, tokenizer=config.tokenizer)
     elif config.train_source is not None:
-        _annotate(config, _filled_in(config.train_source), config.train, config.tokenizer)
+        _annotate(config, config.train_source, config.train, config.tokenizer)
     tokenizer = str(config.train / TOKENIZER)
     if config.held_out_source == GRAMMAR:
         _generate(config, config.held_out, config.held_out_documents, seed=_HELD_OUT_SEED, tokenizer=tokenizer)
     elif config.held_out_source is not None:
-        _annotate(config, _filled_in(config.held_out_source), config.held_out, tokenizer)
+        _annotate(config, config.held_out_source, config.held_out, tokenizer)
 
 
 def _annotate(config: CorpusConfig, source: Source, output: Path, tokenizer: str | None) -> None:
+    if is_complete(output):  # on another machine, perhaps, without the source and without NLTK's data
+        there = read_manifest(output)["sequence_length"]
+        if there != config.sequence_length:
+            raise ValueError(f"Expected a corpus of sequence_length {config.sequence_length} in {output}, got {there}.")
+        return
     annotate(
-        source,
+        _filled_in(source),
         output,
         tokenizer=tokenizer,
         vocab_size=config.vocab_size,

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,17 @@ from transformers import BertConfig
 from transformers.utils import logging as transformers_logging
 
 from taskrobust.loss import MultiTaskLoss, OnNonfinite
-from taskrobust.nlp.corpus import Corpus
+from taskrobust.nlp.corpus import TOKENIZER, Corpus
 from taskrobust.nlp.masking import Masking
 from taskrobust.nlp.model import PosBertForPreTraining, task_counts
 from taskrobust.nlp.prepare import CorpusConfig, prepare
 from taskrobust.nlp.tagset import CLASSES
 from taskrobust.nlp.unpadded import UNPADDED
+from taskrobust.nlp.wordpiece import load_wordpiece
 from taskrobust.risk import RiskEstimator
 from taskrobust.training.distributed import DeviceConfig, make_accelerator
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.loop import Batch, LoopConfig, Recipe, Trainer
+from taskrobust.training.loop import LoopConfig, Recipe, Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.weighting import SoftmaxMinimax, Weighting
@@ -79,7 +80,8 @@ def pretrain_bert(
         nsp_weight: Weight of next sentence prediction, which stays outside of the weighting.
         masking: Which words are masked.
         bert: The size of the model.
-        init_from: A model to start from, as a folder or a name on the hub. None starts from random parameters.
+        init_from: A model to start from, as a folder or a name on the hub, with its own sizes. None starts from random
+            parameters.
         held_out_pairs: Pairs of the held-out corpus that are evaluated, always with the same masks.
         loop: Steps, batches, logging.
         optim: Optimiser and learning rate.
@@ -90,14 +92,15 @@ def pretrain_bert(
         resolved: The configuration in plain values, as it is kept in the run folder.
     """
     transformers_logging.disable_progress_bar()  # of writing the model: one file
+    prepare(corpus)
     accelerator = make_accelerator(device, sharded_layers=["BertLayer"])
-    main = accelerator.is_main_process
     with accelerator.main_process_first():
-        run = RunFolder(output, resolved, resume, main)
-        if main:
-            prepare(corpus)
+        run = RunFolder(output, resolved, resume, accelerator.is_main_process)
     train, held_out = Corpus(corpus.train), Corpus(corpus.held_out)
+    _check_same_vocabulary(train, corpus.held_out)
     masks = masking(train.tokenizer)
+    if masks.unpadded and device.precision == "no" and accelerator.device.type == "cuda":
+        raise ValueError("Expected precision bf16 or fp16 for unpadded batches on CUDA, got no.")
     held_out_masks = Masking(train.tokenizer, schedule="dynamic", unpadded=masks.unpadded, seed=_HELD_OUT_MASK_SEED)
 
     torch.manual_seed(loop.seed)
@@ -116,12 +119,6 @@ def pretrain_bert(
         on_nonfinite=on_nonfinite,
     )
 
-    def held_out_batches(rank: int, ranks: int) -> Iterator[Batch]:
-        pairs = min(held_out_pairs, len(held_out))
-        for start in range(rank * loop.batch_size, pairs, ranks * loop.batch_size):
-            keys = [(index, 0) for index in range(start, min(start + loop.batch_size, pairs))]
-            yield held_out_masks(held_out.__getitems__(keys))
-
     def export(trained: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
         assert isinstance(trained, PosBertForPreTraining)
         trained.save_pretrained(folder, state_dict=state)
@@ -132,7 +129,9 @@ def pretrain_bert(
         criterion=criterion,
         data=train,
         collate=masks,
-        held_out=held_out_batches,
+        held_out=held_out,
+        held_out_samples=min(held_out_pairs, len(held_out)),
+        held_out_collate=held_out_masks,
         export=export,
         task_counts=task_counts,
         shared=_shared_activation,
@@ -146,13 +145,14 @@ def _make_model(
     bert: BertShape, corpus: Corpus, init_from: str | None, attention_dropout: float
 ) -> PosBertForPreTraining:
     if init_from is not None:
+        _check_same_vocabulary(corpus, init_from)
         model: PosBertForPreTraining = PosBertForPreTraining.from_pretrained(
-            init_from, attention_probs_dropout_prob=attention_dropout
+            init_from, hidden_dropout_prob=bert.dropout, attention_probs_dropout_prob=attention_dropout
         )
-        if model.config.vocab_size < corpus.vocab_size:
+        if model.config.max_position_embeddings < corpus.sequence_length:
             raise ValueError(
-                f"Expected a model with a vocabulary of {corpus.vocab_size} pieces or more, as the corpus has, got "
-                f"{model.config.vocab_size} in {init_from}. Annotate the text with the model's tokenizer."
+                f"Expected a model for sequences of {corpus.sequence_length} tokens, as the corpus has, got one for "
+                f"{model.config.max_position_embeddings} in {init_from}."
             )
         return model
     return PosBertForPreTraining(
@@ -167,6 +167,15 @@ def _make_model(
             max_position_embeddings=max(512, corpus.sequence_length),
         )
     )
+
+
+def _check_same_vocabulary(train: Corpus, other: Path | str) -> None:
+    tokenizer = load_wordpiece(other / TOKENIZER if isinstance(other, Path) else other)
+    if tokenizer.get_vocab() != train.tokenizer.get_vocab():
+        raise ValueError(
+            f"Expected {other} to have the vocabulary of {train.folder}, got another one. Annotate the text again with "
+            f"one --tokenizer for both."
+        )
 
 
 def _shared_activation(model: nn.Module) -> DisjointRows:

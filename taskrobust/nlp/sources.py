@@ -24,7 +24,8 @@ def read_documents(source: Source, text_column: str = "text") -> Iterator[str]:
     Args:
         source: A plain text file (a blank line separates documents), a ``.jsonl`` file (an object a line), a
             ``.parquet`` file, a folder of such files (read in the order of their names), or the name of a data set on
-            the hub: "name", "name:configuration" or "name:configuration:split" (by default the split "train").
+            the hub: "name", "name:configuration" or "name:configuration:split" (by default the split "train"), with
+            "@50" behind it where a row is a sentence and 50 of them shall be a document. Or a list of such sources.
         text_column: The field or column of the text; plain text has none.
 
     Raises:
@@ -131,15 +132,20 @@ def _read_parquet(file: Path, column: str) -> Iterator[str]:
 def _read_hub(source: str, column: str) -> Iterator[str]:
     from datasets import load_dataset  # takes a second to import, and most sources are files
 
+    source, _, rows = source.partition("@")
     name, configuration, split, *_ = [*source.split(":", 2), "", ""]
     try:
         dataset = load_dataset(name, configuration or None, split=split or "train")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{source!r} is no file here, and as a data set it could not be loaded from the hub: {error}. Check the "
             "spelling and the network, or pass a file."
         ) from error
     _check_column(column, dataset.column_names, source)
+    if rows:  # each a sentence
+        for batch in dataset.iter(batch_size=int(rows)):
+            yield "\n".join(batch[column])
+        return
     for batch in dataset.iter(batch_size=1024):
         yield from batch[column]
 

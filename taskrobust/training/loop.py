@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class LoopConfig:
         window_weights: Where the weights of an accumulation window come from. ``running``: from the running risks of
             the steps before. ``two_pass``: from the risks of the window itself, by a first pass without gradient, a
             third more work.
-        seed: Seed of parameters, order of the data, masks and dropout.
+        seed: Seed of parameters, order of the data and dropout.
         log_every: Steps that make a line of metrics.jsonl.
         eval_every: Steps between evaluations on held-out data. There is one at the end, too.
         checkpoint_every: Steps between checkpoints. There is one at the end, too.
@@ -63,7 +63,9 @@ class Recipe:
         criterion: The tasks and their weighting.
         data: Takes lists of (index, epoch) keys in ``__getitems__``.
         collate: Makes a batch of what ``data`` returns.
-        held_out: This rank's held-out batches, given its rank and the number of ranks.
+        held_out: Held-out samples, in the form of ``data``. Their keys have epoch 0.
+        held_out_samples: How many of them are evaluated, from the first.
+        held_out_collate: Makes a batch of what ``held_out`` returns.
         export: Writes a model, with the given state dict, to a folder.
         task_counts: Element counts of a batch, for accumulation.
         shared: What the tasks shared in the last forward pass, for weightings that need gradients.
@@ -73,7 +75,9 @@ class Recipe:
     criterion: MultiTaskLoss
     data: Dataset[Any]
     collate: Callable[[Any], Batch]
-    held_out: Callable[[int, int], Iterable[Batch]]
+    held_out: Dataset[Any]
+    held_out_samples: int
+    held_out_collate: Callable[[Any], Batch]
     export: Callable[[nn.Module, dict[str, Tensor], Path], None]
     task_counts: Callable[[Batch], Tensor]
     shared: Callable[[nn.Module], Shared]
@@ -118,10 +122,14 @@ class Trainer:
         self.schedule = make_schedule(optimizer, optim, loop.steps)
         self.model, self.optimizer = accelerator.prepare(recipe.model, optimizer)
         self.bare_model: nn.Module = accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if optim.average != "none" and accelerator.is_fsdp2:
-            raise ValueError(f"Expected average='none' with parallel='fsdp2', got {optim.average!r}.")
+        if accelerator.is_fsdp2 and (optim.average != "none" or any(self.criterion.parameters())):
+            raise ValueError(
+                "Expected average='none' and a weighting without parameters of its own with parallel='fsdp2', got "
+                f"{optim.average!r} and {type(self.criterion.weighting).__name__}. Take parallel='ddp'."
+            )
         self.average = make_average(self.bare_model, optim)
         self.progress = _Progress()
+        self._checkpointed: int | None = None
         main = accelerator.is_main_process
         self.tracker = Tracker(run.metrics, self.criterion, loop.steps, loop.log_every, accelerator.device, main)
         self.checkpoints = Checkpoints(run.checkpoints, accelerator)
@@ -138,7 +146,8 @@ class Trainer:
         """
         torch.manual_seed(self.loop.seed + self.accelerator.process_index)  # dropout
         progress, loop = self.progress, self.loop
-        if self.checkpoints.load_newest() is not None:
+        self._checkpointed = self.checkpoints.load_newest()
+        if self._checkpointed is not None:
             self._check_samples()
             self.tracker.say(f"Going on from step {progress.step} of {self.run.path}.")
         self.tracker.start(progress.step, progress.samples)
@@ -153,7 +162,8 @@ class Trainer:
                         self._evaluate()
                     if progress.step % loop.checkpoint_every == 0 and not last:
                         self._checkpoint_if_possible()
-                    asks = self.accelerator.num_processes == 1 or progress.step % loop.log_every == 0
+                    # All ranks ask in the same step. The clock of a torchrun that was told to stop runs out in 30 s.
+                    asks = self.accelerator.num_processes == 1 or progress.step % min(loop.log_every, 10) == 0
                     if asks and not last and interruption.agreed(self.accelerator.device):
                         self._checkpoint()
                         self.tracker.say(
@@ -221,8 +231,10 @@ class Trainer:
                     losses = self.model(**batch)
                     shared = self.recipe.shared(self.bare_model) if criterion.weighting.needs_gramian else None
                     part = criterion(losses, shared)
-                    self.accelerator.backward(part)
                     total += part.detach()
+                    if self.accelerator.scaler is not None:  # which leaves a step out by its gradients
+                        part = part * torch.where(criterion.finite, 1, torch.nan)
+                    self.accelerator.backward(part)
         lr = float(self.schedule.get_last_lr()[0])
         gradient_norm = self._update()
         progress, samples = self.progress, len(self.recipe.data)  # type: ignore[arg-type]
@@ -255,16 +267,15 @@ class Trainer:
         self.schedule.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            self.average.update_parameters(self.bare_model)
+            self.average.update(self.bare_model)
         return gradient_norm
 
     def _averaged_model(self) -> nn.Module:
         return self.bare_model if self.average is None else self.average.module
 
     def _evaluate(self) -> Evaluation:
-        batches = self.recipe.held_out(self.accelerator.process_index, self.accelerator.num_processes)
         model, device = self._averaged_model(), self.accelerator.device
-        evaluation = evaluate(model, self.criterion, batches, self.accelerator.autocast, device)
+        evaluation = evaluate(model, self.criterion, self._held_out_batches(), self.accelerator.autocast, device)
         best = evaluation.worst < self.progress.best_worst
         if best:
             self.progress.best_worst = evaluation.worst
@@ -272,10 +283,23 @@ class Trainer:
         self.tracker.evaluation(self.progress.step, evaluation, best)
         return evaluation
 
+    def _held_out_batches(self) -> Iterator[tuple[Batch, bool]]:
+        """As many batches on every rank; one beyond the last sample does not count."""
+        recipe, size = self.recipe, self.loop.batch_size
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        for start in range(0, recipe.held_out_samples, ranks * size):
+            first = start + rank * size
+            keys = [(index, 0) for index in range(first, min(first + size, recipe.held_out_samples))]
+            samples = recipe.held_out.__getitems__(keys or [(0, 0)])  # type: ignore[attr-defined]
+            yield recipe.held_out_collate(samples), bool(keys)
+
     def _checkpoint(self) -> None:
+        if self.progress.step == self._checkpointed:
+            return
         self.criterion.check_finite()
         self.tracker.flush()
         self.checkpoints.save(self.progress.step)
+        self._checkpointed = self.progress.step
 
     def _checkpoint_if_possible(self) -> None:
         try:

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -5,7 +6,6 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 
 @dataclass(kw_only=True)
@@ -59,10 +59,42 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: 
     return schedule
 
 
-def make_average(model: nn.Module, config: OptimConfig) -> AveragedModel | None:
+class WeightAverage:
+    r"""Running average of a model's parameters, in a copy of the model.
+
+    .. math:: \bar\theta_k = \bar\theta_{k-1} + c_k (\theta_k - \bar\theta_{k-1}), \qquad c_1 = 1
+
+    ``torch.optim.swa_utils.AveragedModel`` does the same and waits for the device at every step.
+
+    Args:
+        model: The model.
+        decay: :math:`1 - c_k`. None takes :math:`c_k = 1/k`, the mean over all steps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float | None) -> None:
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the parameters of a step."""
+        self.steps += 1
+        change = 1 / self.steps if self.decay is None or self.steps == 1 else 1 - self.decay
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), change)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged model and the number of steps."""
+        return {"module": self.module.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with an average."""
+        self.module.load_state_dict(state["module"])
+        self.steps = state["steps"]
+
+
+def make_average(model: nn.Module, config: OptimConfig) -> WeightAverage | None:
     """The running average of the model's parameters, None without one."""
     if config.average == "none":
         return None
-    if config.average == "ema":
-        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn())  # type: ignore[no-untyped-call]
+    return WeightAverage(model, config.ema_decay if config.average == "ema" else None)

@@ -13,6 +13,9 @@ _MAY_CHANGE = (
     "loop.eval_every",
     "loop.checkpoint_every",
     "loop.workers",
+    "corpus.num_proc",
+    "corpus.train_source",  # of a corpus that is there
+    "corpus.held_out_source",
     "loop.batch_size",  # on another number of processes; the trainer checks that a step has as many samples
 )
 """Settings that say where and how a run is computed and watched, not what it computes."""
@@ -33,6 +36,9 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any], resume: Resume = "auto", main: bool = True) -> None:
         self.path = path
+        config = {
+            key: value for key, value in config.items() if key != "resume"
+        }  # so that the file goes on with the run
         if main:
             self._check(config, resume)
             path.mkdir(parents=True, exist_ok=True)

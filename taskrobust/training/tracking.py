@@ -37,7 +37,7 @@ class Tracker:
         self.criterion = criterion
         self.log_every = log_every
         self.main = main
-        self.rows = torch.zeros(log_every, 2 + 2 * len(criterion.tasks), device=device)
+        self.rows = torch.zeros(log_every, 3 + 2 * len(criterion.tasks), device=device)
         self.filled = 0
         self.console = Console()
         self._board: SummaryWriter | None = None
@@ -85,7 +85,8 @@ class Tracker:
             lr: Learning rate of the step.
         """
         criterion = self.criterion
-        values = (total.reshape(1), gradient_norm.reshape(1), criterion.risk_vector, criterion.weight_vector)
+        scalars = torch.stack([total, gradient_norm, criterion.entropy])
+        values = (scalars, criterion.risk_vector, criterion.weight_vector)
         self.rows[self.filled] = torch.where(criterion.finite, torch.cat(values), torch.nan)
         self.filled += 1
         self._progress.update(self._task, completed=step)
@@ -130,20 +131,21 @@ class Tracker:
         now, before = time.perf_counter(), self._mark
         self._mark = (now, samples)
         tasks = self.criterion.tasks
-        risks = dict(zip(tasks, means[2 : 2 + len(tasks)], strict=True))
+        loss, gradient_norm, entropy, *vectors = means
+        risks = dict(zip(tasks, vectors[: len(tasks)], strict=True))
         weighted_tasks = self.criterion.weighted_tasks  # the others have the weights of the configuration
-        weights = dict(zip(weighted_tasks, means[2 + len(tasks) :], strict=False))
-        entropy = _entropy(list(weights.values()))
-        present = [task for task in self.criterion.weighted_tasks if not math.isnan(risks[task])]
-        worst_task = max(present, key=lambda task: risks[task], default=None)
+        weights = dict(zip(weighted_tasks, vectors[len(tasks) :], strict=False))
+        units = dict(zip(weighted_tasks, self.criterion.risk.comparable_unit().tolist(), strict=True))
+        present = [task for task in weighted_tasks if not math.isnan(risks[task])]
+        worst_task = max(present, key=lambda task: risks[task] / units[task], default=None)
         speed = (samples - before[1]) / (now - before[0])
         self._append(
             {
                 "step": step,
                 "split": "train",
                 "samples": samples,
-                "loss": means[0],
-                "gradient_norm": means[1],
+                "loss": loss,
+                "gradient_norm": gradient_norm,
                 "lr": lr,
                 "risks": risks,
                 "weights": weights,
@@ -155,7 +157,7 @@ class Tracker:
             }
         )
         assert self._board is not None
-        self._board.add_scalar("train/loss", means[0], step)
+        self._board.add_scalar("train/loss", loss, step)
         self._board.add_scalar("train/effective_tasks", math.exp(entropy), step)
         self._board.add_scalar("train/lr", lr, step)
         for task in tasks:
@@ -164,7 +166,7 @@ class Tracker:
         for task, weight in weights.items():
             self._board.add_scalar(f"weight/{task}", weight, step)
         worst = f"worst {worst_task} {risks[worst_task]:.3f}" if worst_task is not None else "no task present"
-        state = f"loss {means[0]:.3f}, {worst}, {speed:.0f} samples/s"
+        state = f"loss {loss:.3f}, {worst}, {speed:.0f} samples/s"
         self._progress.update(self._task, state=state)
         if not self.console.is_terminal:
             left = (self._steps - step) * (samples / step) / speed
@@ -187,11 +189,6 @@ class Tracker:
         unfinished = self.metrics.with_name(".metrics.jsonl")
         unfinished.write_text("".join(kept))
         unfinished.replace(self.metrics)
-
-
-def _entropy(weights: list[float]) -> float:
-    total = sum(weights)
-    return -sum(w / total * math.log(w / total) for w in weights if w > 0)
 
 
 def _without_nan(value: Any) -> Any:

@@ -122,3 +122,9 @@ def test_several_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
     second.write_text('{"text": "Three."}\n')
     assert [text.strip() for text in read_documents([str(first), str(second)])] == ["One.", "Two.", "Three."]
     assert size_in_bytes([str(first), str(second)]) == first.stat().st_size + second.stat().st_size
+
+
+def test_rows_that_are_sentences_are_joined_to_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["One.", "Two.", "Three."]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: {"someone/books": rows}[name])
+    assert list(read_documents("someone/books@2")) == ["One.\nTwo.", "Three."]

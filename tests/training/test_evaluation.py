@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from taskrobust import MultiTaskLoss, TaskLosses
+from taskrobust import MultiTaskLoss, RiskEstimator, TaskLosses
 from taskrobust.training.evaluation import Evaluation, evaluate
 
 VALUES = torch.randn(64, generator=torch.Generator().manual_seed(0)) ** 2
@@ -22,7 +22,7 @@ class Model(nn.Module):
     def forward(self, values: Tensor, tasks: Tensor) -> TaskLosses:
         assert not torch.is_grad_enabled()
         owned = tasks == torch.arange(4)[:, None]
-        return TaskLosses((self.dropout(values) * owned).sum(1), owned.sum(1))
+        return TaskLosses(torch.where(owned, self.dropout(values), 0).sum(1), owned.sum(1))
 
 
 def criterion() -> MultiTaskLoss:
@@ -35,7 +35,9 @@ def cut(*sizes: int) -> Iterator[dict[str, Tensor]]:
 
 
 def evaluated(batches: Iterable[dict[str, Tensor]], model: nn.Module | None = None) -> Evaluation:
-    return evaluate(model or Model(), criterion(), batches, nullcontext, torch.device("cpu"))
+    return evaluate(
+        model or Model(), criterion(), [(batch, True) for batch in batches], nullcontext, torch.device("cpu")
+    )
 
 
 @pytest.mark.parametrize("sizes", [(64,), (1,) * 64, (3, 50, 11), (10, 0, 54)])
@@ -69,3 +71,32 @@ def test_model_is_left_in_the_mode_it_was_in(training: bool) -> None:
     model = Model().train(training)
     evaluated(cut(64), model)
     assert model.training == model.dropout.training == training
+
+
+def test_batch_that_does_not_count_is_run_and_left_out() -> None:
+    runs = []
+
+    class Counting(Model):
+        def forward(self, values: Tensor, tasks: Tensor) -> TaskLosses:
+            runs.append(len(values))
+            return super().forward(values, tasks)
+
+    batches = list(zip(cut(40, 24), (True, False), strict=True))
+    evaluation = evaluate(Counting(), criterion(), batches, nullcontext, torch.device("cpu"))
+    assert runs == [40, 24]
+    assert evaluation.risks["noun"] == pytest.approx(VALUES[:40][TASKS[:40] == 0].mean().item())
+
+
+def test_risk_that_is_not_a_number_is_the_worst() -> None:
+    nan = float("nan")
+    evaluation = evaluated([{"values": torch.tensor([3.0, nan, 2.0]), "tasks": torch.tensor([0, 1, 2])}])
+    assert (evaluation.worst, evaluation.worst_task) == (float("inf"), "verb")
+
+
+def test_worst_task_is_compared_in_the_units_of_the_risks() -> None:
+    risk = RiskEstimator(2, normalization="static", reference=[0.01, 10])
+    units = MultiTaskLoss(["noun", "verb"], risk=risk, auxiliary={"rare": 1.0, "nsp": 1.0})
+    batch = {"values": torch.tensor([0.05, 5.0]), "tasks": torch.tensor([0, 1])}
+    evaluation = evaluate(Model(), units, [(batch, True)], nullcontext, torch.device("cpu"))
+    assert evaluation.risks == pytest.approx({"noun": 0.05, "verb": 5.0})
+    assert (evaluation.worst, evaluation.worst_task) == (pytest.approx(5.0), "noun")

@@ -78,7 +78,7 @@ def walk(average: Any, network: nn.Linear, steps: int) -> list[torch.Tensor]:
     seen = []
     for step in range(steps):
         nn.init.constant_(network.weight, float(step**2))
-        average.update_parameters(network)
+        average.update(network)
         seen.append(network.weight.detach().clone())
     return seen
 

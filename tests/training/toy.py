@@ -204,10 +204,6 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
         on_nonfinite=settings.get("on_nonfinite", "raise"),
     )
 
-    def held_out(rank: int, ranks: int) -> Iterator[dict[str, Tensor]]:
-        for start in range(rank * 8, 32, ranks * 8):
-            yield collate(data.__getitems__([(index, 99) for index in range(start, start + 8)]))
-
     def export(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
         folder.mkdir(parents=True)
         torch.save(state, folder / "model.pt")
@@ -217,7 +213,9 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
         criterion=criterion,
         data=data,
         collate=collate,
-        held_out=held_out,
+        held_out=data,
+        held_out_samples=32,
+        held_out_collate=collate,
         export=export,
         task_counts=lambda batch: batch["present"].float().sum(0),
         shared=lambda model: model.activation,

@@ -1,6 +1,7 @@
 import json
 import math
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,8 @@ class Tracker:
         state = f"loss {loss:.3f}, {worst}, {speed:.0f} samples/s"
         self._progress.update(self._task, state=state)
         if not self.console.is_terminal:
-            left = (self._steps - step) * (samples / step) / speed
-            self.say(f"step {step} of {self._steps}: {state}, {left / 60:.0f} min left")
+            left = timedelta(seconds=round((self._steps - step) * (samples / step) / speed))
+            self.say(f"step {step} of {self._steps}: {state}, {left} left")
 
     def _append(self, line: dict[str, Any]) -> None:
         with self.metrics.open("a") as file:

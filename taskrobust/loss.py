@@ -305,7 +305,7 @@ class MultiTaskLoss(nn.Module):
 
     def _task_losses(self, losses: TaskLosses | Mapping[str, Tensor | None]) -> TaskLosses:
         if isinstance(losses, Mapping):
-            losses = self._from_means(losses)
+            losses = TaskLosses.from_means(losses, self.tasks, self.weight_vector.device)
         elif not isinstance(losses, TaskLosses):
             raise ValueError(
                 f"Expected TaskLosses or a mapping of task name to mean loss, got {type(losses).__name__}."
@@ -322,25 +322,6 @@ class MultiTaskLoss(nn.Module):
                 f"Call criterion.to({str(losses.sums.device)!r})."
             )
         return losses
-
-    def _from_means(self, means: Mapping[str, Tensor | None]) -> TaskLosses:
-        if set(means) != set(self.tasks):
-            raise ValueError(
-                f"Expected one loss for each of the tasks {list(self.tasks)}, got losses for {list(means)}."
-            )
-        present = {task: mean for task, mean in means.items() if mean is not None}
-        for task, mean in present.items():
-            if not isinstance(mean, Tensor):
-                raise ValueError(f"Expected a tensor as mean loss of the task {task!r}, got {type(mean).__name__}.")
-            if mean.dim() != 0:
-                raise ValueError(
-                    f"Expected a mean loss of shape [] for the task {task!r}, got shape {list(mean.shape)}."
-                )
-        absent = torch.zeros((), device=self.weight_vector.device)
-        return TaskLosses(
-            torch.stack([present.get(task, absent).float() for task in self.tasks]),
-            torch.stack([torch.ones_like(absent) if task in present else absent for task in self.tasks]),
-        )
 
     def check_finite(self) -> None:
         """Raise if a loss was not finite since the last call, unless such steps are skipped. Waits for the device.

@@ -1,7 +1,7 @@
 """What each task's risk is now: sums and counts over elements, ranks and time."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -23,6 +23,33 @@ class TaskLosses(NamedTuple):
 
     sums: Tensor
     counts: Tensor
+
+    @staticmethod
+    def from_means(means: Mapping[str, Tensor | None], tasks: Sequence[str], device: torch.device) -> "TaskLosses":
+        """Losses with a count of one for each task that has a mean.
+
+        Args:
+            means: Mean loss of each task, shape [], None for an absent one.
+            tasks: The tasks in their order.
+            device: Where the losses are.
+
+        Raises:
+            ValueError: If ``means`` are not those of the tasks.
+        """
+        if set(means) != set(tasks):
+            raise ValueError(f"Expected one loss for each of the tasks {list(tasks)}, got losses for {list(means)}.")
+        present = {task: mean for task, mean in means.items() if mean is not None}
+        for task, mean in present.items():
+            if not isinstance(mean, Tensor):
+                raise ValueError(f"Expected a tensor as mean loss of the task {task!r}, got {type(mean).__name__}.")
+            if mean.dim() != 0:
+                shape = list(mean.shape)
+                raise ValueError(f"Expected a mean loss of shape [] for the task {task!r}, got shape {shape}.")
+        absent, one = torch.zeros((), device=device), torch.ones((), device=device)
+        return TaskLosses(
+            torch.stack([present.get(task, absent).float() for task in tasks]),
+            torch.stack([one if task in present else absent for task in tasks]),
+        )
 
     def detach(self) -> "TaskLosses":
         """The same values in float32, cut from the graph."""

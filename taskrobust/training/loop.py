@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +18,7 @@ from taskrobust.training.evaluation import Evaluation, evaluate
 from taskrobust.training.interruption import Interruption, ignore_in_worker
 from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
 from taskrobust.training.run_folder import RunFolder
-from taskrobust.training.sampling import GlobalBatchSampler
+from taskrobust.training.sampling import GlobalBatchSampler, Key
 from taskrobust.training.tracking import Tracker
 from taskrobust.weighting.gramian import Shared
 
@@ -54,6 +54,16 @@ class LoopConfig:
     workers: int = 0
 
 
+class Samples(Protocol):
+    """Samples that are read a batch at a time, by their (index, epoch) keys."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __getitems__(self, keys: list[Key]) -> Any:
+        """The samples with the given keys, for ``collate``."""
+
+
 @dataclass(kw_only=True)
 class Recipe:
     """What is trained: all that the engine has to know of text or images.
@@ -61,9 +71,9 @@ class Recipe:
     Args:
         model: Returns ``TaskLosses`` for a batch, given as keyword arguments.
         criterion: The tasks and their weighting.
-        data: Takes lists of (index, epoch) keys in ``__getitems__``.
+        data: The training samples.
         collate: Makes a batch of what ``data`` returns.
-        held_out: Held-out samples, in the form of ``data``. Their keys have epoch 0.
+        held_out: The held-out samples. Their keys have epoch 0.
         held_out_samples: How many of them are evaluated, from the first.
         held_out_collate: Makes a batch of what ``held_out`` returns.
         export: Writes a model, with the given state dict, to a folder.
@@ -73,9 +83,9 @@ class Recipe:
 
     model: nn.Module
     criterion: MultiTaskLoss
-    data: Dataset[Any]
+    data: Samples
     collate: Callable[[Any], Batch]
-    held_out: Dataset[Any]
+    held_out: Samples
     held_out_samples: int
     held_out_collate: Callable[[Any], Batch]
     export: Callable[[nn.Module, dict[str, Tensor], Path], None]
@@ -193,7 +203,7 @@ class Trainer:
 
     def _batches(self) -> Generator[Batch]:
         sampler = GlobalBatchSampler(
-            len(self.recipe.data),  # type: ignore[arg-type]
+            len(self.recipe.data),
             self.loop.batch_size,
             self.loop.seed,
             self.accelerator.process_index,
@@ -201,7 +211,7 @@ class Trainer:
             self.progress.samples,
         )
         loader = DataLoader(
-            self.recipe.data,
+            cast(Dataset[Any], self.recipe.data),
             batch_sampler=sampler,
             collate_fn=self.recipe.collate,
             num_workers=self.loop.workers,
@@ -237,7 +247,7 @@ class Trainer:
                     self.accelerator.backward(part)
         lr = float(self.schedule.get_last_lr()[0])
         gradient_norm = self._update()
-        progress, samples = self.progress, len(self.recipe.data)  # type: ignore[arg-type]
+        progress, samples = self.progress, len(self.recipe.data)
         epoch = progress.samples // samples
         progress.samples += self._samples_per_step()
         progress.step += 1
@@ -290,7 +300,7 @@ class Trainer:
         for start in range(0, recipe.held_out_samples, ranks * size):
             first = start + rank * size
             keys = [(index, 0) for index in range(first, min(first + size, recipe.held_out_samples))]
-            samples = recipe.held_out.__getitems__(keys or [(0, 0)])  # type: ignore[attr-defined]
+            samples = recipe.held_out.__getitems__(keys or [(0, 0)])
             yield recipe.held_out_collate(samples), bool(keys)
 
     def _checkpoint(self) -> None:

@@ -169,9 +169,9 @@ class MultiTaskLoss(nn.Module):
         step before, which costs nothing. Given its losses, from a first pass without gradient, they come from the risks
         of the window itself, exactly as if it were one batch.
 
-            with criterion.accumulate(sum(model.task_counts(batch) for batch in window)):
+            with criterion.accumulate(sum(counts_of(batch) for batch in window)):
                 for batch in window:
-                    criterion(model(batch)).backward()
+                    criterion(model(batch)).backward()  # not divided by the number of batches
             optimizer.step()
 
         Args:

@@ -195,6 +195,22 @@ def test_models_of_a_run_load_as_plain_bert(settings: dict[str, Any], tmp_path: 
         assert json.loads((tmp_path / "run" / folder / "evaluation.json").read_text())["worst"] > 0
 
 
+def test_run_starts_from_another_runs_model(settings: dict[str, Any], tmp_path: Path) -> None:
+    first = run("pretrain-bert", settings | {"output": str(tmp_path / "first")})
+    loop = settings["loop"] | {"steps": 1}
+    small_step = {"loop": loop, "optim": {"lr": 1e-9}, "init_from": str(tmp_path / "first/model")}
+    second = run("pretrain-bert", settings | small_step | {"output": str(tmp_path / "second")})
+    assert second.risks == pytest.approx(first.risks, rel=1e-4)
+
+
+def test_corpora_of_different_vocabularies_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    other = {"train": str(tmp_path / "other"), "held_out": str(tmp_path / "other-held-out"), "vocab_size": 300}
+    run("pretrain-bert", settings | {"corpus": settings["corpus"] | other, "output": str(tmp_path / "other-run")})
+    mixed = {"train": settings["corpus"]["train"], "held_out": other["held_out"]}
+    with pytest.raises(ValueError, match=r"other-held-out.* to have the vocabulary of .*train, got another one"):
+        run("pretrain-bert", settings | {"corpus": mixed, "output": str(tmp_path / "mixed")})
+
+
 def test_config_of_a_run_runs_again_as_it_is(config: Path, tmp_path: Path) -> None:
     run("pretrain-bert", yaml.safe_load(config.read_text()))
     before = metrics(tmp_path / "run")

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from taskrobust import __version__
+
 COMMANDS = {
     "demo": ("taskrobust.demo:demo", "Pre-train two small PoS-BERTs on generated text and compare them, in minutes."),
     "annotate": ("taskrobust.nlp.annotate:annotate", "Tag text and encode it as a corpus for pre-training."),
@@ -23,6 +25,9 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
+        return
+    if arguments == ["--version"]:
+        print(f"taskrobust {__version__}")
         return
     name, *options = arguments
     if name not in COMMANDS:

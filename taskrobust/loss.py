@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from taskrobust.compiling import kept_for_backward
 from taskrobust.risk import RiskEstimator, TaskLosses, global_mean, pool_ranks, world_size
+from taskrobust.rollback import changing_buffers, undone_unless
 from taskrobust.weighting import Weighting, make_weighting
 from taskrobust.weighting.gramian import GramianEstimator, Shared
 
@@ -96,6 +97,8 @@ class MultiTaskLoss(nn.Module):
             raise ValueError(f"Expected a list of one or more tasks with different names, got {got!r}.")
         number = len(tasks)
         self.weighting = make_weighting(weighting, number) if isinstance(weighting, str) else weighting
+        if not isinstance(self.weighting, Weighting):
+            raise ValueError(f"Expected a weighting, such as SoftmaxMinimax({number}), or its name, got {weighting!r}.")
         self.risk = risk if risk is not None else RiskEstimator(number)
         for part in (self.weighting, self.risk):
             if part.num_tasks != number:
@@ -118,7 +121,7 @@ class MultiTaskLoss(nn.Module):
         self._window: _Step | None = None
         self.register_buffer("auxiliary_weights", torch.tensor([*(auxiliary or {}).values()]), persistent=False)
         for name in ("weight_vector", "risk_vector"):
-            self.register_buffer(name, torch.zeros(len(self.tasks)), persistent=False)
+            self.register_buffer(name, torch.full((len(self.tasks),), torch.nan), persistent=False)
         self.register_buffer("finite", torch.ones((), dtype=torch.bool), persistent=False)
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
         self.register_buffer("nonfinite_counts", torch.zeros(len(self.tasks), dtype=torch.int64))
@@ -181,7 +184,7 @@ class MultiTaskLoss(nn.Module):
         Raises:
             ValueError: If the losses that came had other counts. Checked on the CPU, where it costs nothing.
         """
-        before = [(buffer, buffer.clone()) for buffer in _state(self.risk)]
+        before = [(buffer, buffer.clone()) for buffer in changing_buffers(self.risk)]
         if isinstance(window, TaskLosses):
             pooled = pool_ranks(self._task_losses(window), self.process_group)
             self._check(pooled.sums)
@@ -248,7 +251,7 @@ class MultiTaskLoss(nn.Module):
     @torch.no_grad()
     def _observe(self, step: _Step) -> None:
         if self.weighting.needs_gramian and self.training:
-            with _undone_unless(step.finite, self.weighting, self.on_nonfinite == "skip"):
+            with undone_unless(step.finite, self.weighting, self.on_nonfinite == "skip"):
                 self.weighting.observe(step.gramian.gramian())
 
     @torch.no_grad()
@@ -258,7 +261,7 @@ class MultiTaskLoss(nn.Module):
             if not step.learnt:
                 self._learn(pooled, step.finite)
             running = step.running if step.learnt else self.risk.running()
-            with _undone_unless(step.finite, self.weighting, self.on_nonfinite == "skip"):
+            with undone_unless(step.finite, self.weighting, self.on_nonfinite == "skip"):
                 self.weighting.update(running, self._weighted(step.counts))
             self.skipped.add_(~step.finite)
         self.finite.copy_(step.finite)
@@ -267,14 +270,19 @@ class MultiTaskLoss(nn.Module):
 
     @torch.no_grad()
     def _learn(self, pooled: TaskLosses, finite: Tensor) -> None:
-        with _undone_unless(finite, self.risk, self.on_nonfinite == "skip"):
+        with undone_unless(finite, self.risk, self.on_nonfinite == "skip"):
             self.risk.update(TaskLosses(self._weighted(pooled.sums), self._weighted(pooled.counts)))
 
     @torch.no_grad()
     def _weights(self, step: _Step) -> Tensor:
         counts = self._weighted(step.counts)
         present = (counts > 0).float()
-        weights = self.weighting.weights(step.running, counts) * present
+        weights = self.weighting.weights(step.running, counts)
+        if not isinstance(weights, Tensor) or weights.shape != counts.shape:
+            got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+            name = type(self.weighting).__name__
+            raise ValueError(f"Expected {name}.weights to return a tensor of shape {list(counts.shape)}, got {got}.")
+        weights = weights * present
         if self.reduction != "paper":
             share = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
             share = self.min_weight * present + (1 - self.min_weight * present.sum()) * share
@@ -323,6 +331,20 @@ class MultiTaskLoss(nn.Module):
             )
         return losses
 
+    def get_extra_state(self) -> Tensor:
+        """The names that the entries of the state belong to, as bytes, since a state holds tensors."""
+        return torch.tensor(list("\n".join(self.tasks).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Check that a state is of the same tasks.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        tasks = bytes(state.tolist()).decode().split("\n")
+        if tasks != list(self.tasks):
+            raise ValueError(f"Expected the state of the tasks {list(self.tasks)}, got that of {tasks}.")
+
     def check_finite(self) -> None:
         """Raise if a loss was not finite since the last call, unless such steps are skipped. Waits for the device.
 
@@ -343,12 +365,12 @@ class MultiTaskLoss(nn.Module):
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Weights applied in the last step, by task."""
+        """Weights applied in the last step, by task. NaN before the first."""
         return dict(zip(self.tasks, self.weight_vector.clone().unbind(), strict=True))
 
     @property
     def risks(self) -> dict[str, Tensor]:
-        """Mean losses of the last step over all ranks, in their own units, by task. NaN for an absent task."""
+        """Mean losses of the last step over all ranks, in their own units, by task. NaN where there was none."""
         return dict(zip(self.tasks, self.risk_vector.clone().unbind(), strict=True))
 
     @property
@@ -374,18 +396,3 @@ class MultiTaskLoss(nn.Module):
     def worst_task(self) -> str:
         """Name of the weighted task with the largest risk in the last step. Waits for the device."""
         return self.weighted_tasks[int(self.worst_index)]
-
-
-@contextmanager
-def _undone_unless(finite: Tensor, module: nn.Module, undoes: bool) -> Iterator[None]:
-    """Puts the module's state back after the block where ``finite`` is False, without looking at it."""
-    before = [(buffer, buffer.clone()) for buffer in _state(module)] if undoes else []
-    yield
-    for buffer, old in before:
-        buffer.copy_(torch.where(finite, buffer, old))
-
-
-def _state(module: nn.Module) -> list[Tensor]:
-    """The buffers that a step changes: those of the state. Others are constants, which the graph may hold."""
-    kept = module.state_dict().keys()
-    return [buffer for name, buffer in module.named_buffers() if name in kept]

@@ -122,6 +122,7 @@ def pretrain_bert(
     def export(trained: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
         assert isinstance(trained, PosBertForPreTraining)
         trained.save_pretrained(folder, state_dict=state)
+        train.tokenizer.model_max_length = trained.config.max_position_embeddings
         train.tokenizer.save_pretrained(folder)
 
     recipe = Recipe(

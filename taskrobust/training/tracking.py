@@ -104,8 +104,10 @@ class Tracker:
             self._board.add_scalar(f"heldout/{task}", risk, step)
         self._board.add_scalar("heldout/mean", evaluation.mean, step)
         self._board.add_scalar("heldout/worst", evaluation.worst, step)
+        missing = [task for task in self.criterion.weighted_tasks if task not in evaluation.risks]
         self.say(
             f"step {step}: held-out mean {evaluation.mean:.3f}, worst {evaluation.worst:.3f} ({evaluation.worst_task})"
+            + (f", without {missing}, of which there was no element" if missing else "")
             + (", the best so far" if best else "")
         )
 

@@ -68,8 +68,8 @@ def pretrain_bert(
 ) -> Evaluation:
     """Pre-train a Part-of-Speech Mask BERT: nine masked language modelling tasks and next sentence prediction.
 
-    The run folder holds config.yaml (runs again as it is), metrics.jsonl, tensorboard/, checkpoints/, the final model
-    in model/ and the one whose worst class did best on held-out text in best/; both load with ``from_pretrained``.
+    The run folder holds config.yaml (with it the run goes on), metrics.jsonl, tensorboard/, checkpoints/, the final
+    model in model/ and the one whose worst class did best on held-out text in best/; both load by ``from_pretrained``.
 
     Args:
         corpus: The annotated text, and what it is made from.
@@ -108,7 +108,7 @@ def pretrain_bert(
     if masks.unpadded:
         model.set_attn_implementation(UNPADDED)
     elif accelerator.device.type == "cpu" and device.precision == "bf16":
-        model.set_attn_implementation("eager")  # sdpa's backward pass in bf16 is several times slower there
+        model.set_attn_implementation("eager")  # sdpa's backward pass is slow in bf16 there
     if device.compile:
         model.bert.compile()
     criterion = MultiTaskLoss(

@@ -56,7 +56,7 @@ class Checkpoints:
         try:
             unfinished.mkdir(parents=True, exist_ok=True)
             self.accelerator.save_state(str(unfinished), safe_serialization=False)  # tied weights are one tensor
-        except Exception as error:
+        except Exception as error:  # on a full disk torch raises RuntimeError, not OSError
             failure = error
         if not self._any_rank(failure is not None) and main:
             try:

@@ -11,7 +11,7 @@ def record(label: str) -> RunRecord:
     training = [
         {
             "step": step,
-            "risks": {"noun": 5 / step, "verb": None if step == 2 else 1.0},
+            "risks": {"noun": 5 / step, "verb": None if step == 2 else 1.0, "nsp": 0.7},
             "weights": {"noun": 0.5, "verb": 0.5},
         }
         for step in range(1, 9)

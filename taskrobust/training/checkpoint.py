@@ -6,10 +6,10 @@ import shutil
 import zlib
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+
+from taskrobust.training.distributed import any_rank
 
 _MANIFEST = "manifest.json"
 
@@ -58,12 +58,12 @@ class Checkpoints:
             self.accelerator.save_state(str(unfinished), safe_serialization=False)  # tied weights are one tensor
         except Exception as error:  # on a full disk torch raises RuntimeError, not OSError
             failure = error
-        if not self._any_rank(failure is not None) and main:
+        if not any_rank(self.accelerator, failure is not None) and main:
             try:
                 self._finish(unfinished, step)
             except OSError as error:
                 failure = error
-        if self._any_rank(failure is not None):
+        if any_rank(self.accelerator, failure is not None):
             if main:
                 shutil.rmtree(unfinished, ignore_errors=True)
             raise CheckpointError(self._failure(step, failure)) from failure
@@ -114,13 +114,6 @@ class Checkpoints:
         kept = [s for s in self.steps() if s <= step][: self.keep]  # damaged ones of later steps go, too
         for other in set(self.steps()).difference(kept):
             shutil.rmtree(self._path(other))
-
-    def _any_rank(self, failed: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return failed
-        flag = torch.tensor(int(failed), device=self.accelerator.device)
-        dist.all_reduce(flag)
-        return bool(flag)
 
     def _failure(self, step: int, failure: Exception | None) -> str:
         reason = failure if failure is not None else "another rank failed"

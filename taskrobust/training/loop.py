@@ -9,11 +9,13 @@ from typing import Any, Literal, Protocol, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
 
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import pool_batches
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints
+from taskrobust.training.distributed import any_rank
 from taskrobust.training.evaluation import Evaluation, evaluate
 from taskrobust.training.interruption import Interruption, ignore_in_worker
 from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
@@ -93,6 +95,10 @@ class Recipe:
     shared: Callable[[nn.Module], Shared]
 
 
+class ExportError(RuntimeError):
+    """A model could not be written."""
+
+
 class _Progress:
     """Where the run is."""
 
@@ -153,6 +159,8 @@ class Trainer:
             ValueError: If a step has more or fewer samples than in the run so far.
             SystemExit: With the shell's code 143, after a checkpoint, if the process was asked to stop.
             CheckpointError: If the last checkpoint could not be written, or none that is there can be read.
+            ExportError: If the trained model could not be written. The last checkpoint holds it.
+            OSError: If the disk is full and lines of metrics.jsonl wait. The last checkpoint holds them.
         """
         torch.manual_seed(self.loop.seed + self.accelerator.process_index)  # dropout
         progress, loop = self.progress, self.loop
@@ -184,6 +192,7 @@ class Trainer:
             self._checkpoint()  # before the evaluation, which is repeated if the same command is given again
             evaluation = self._evaluate()
             self._export(self.run.model, evaluation)
+            self.tracker.finish()
         finally:
             self.tracker.close()
         return evaluation
@@ -238,7 +247,8 @@ class Trainer:
         with self._window(window):
             for number, batch in enumerate(window, start=1):
                 with nullcontext() if number == len(window) else self.accelerator.no_sync(self.model):
-                    losses = self.model(**batch)
+                    with self.accelerator.autocast():  # which a sharded model does not enter by itself
+                        losses = self.model(**batch)
                     shared = self.recipe.shared(self.bare_model) if criterion.weighting.needs_gramian else None
                     part = criterion(losses, shared)
                     total += part.detach()
@@ -261,7 +271,8 @@ class Trainer:
         if self.loop.window_weights == "running":
             return self.criterion.accumulate(torch.stack([self.recipe.task_counts(b) for b in window]).sum(0))
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices):  # the second pass draws the same dropout
+        autocast = self.accelerator.autocast()
+        with torch.no_grad(), autocast, torch.random.fork_rng(devices):  # the second pass draws the same dropout
             losses = pool_batches(self.model(**batch) for batch in window)
         return self.criterion.accumulate(losses)
 
@@ -269,7 +280,7 @@ class Trainer:
         gradient_norm = torch.full((), torch.nan, device=self.accelerator.device)
         if self.optim.clip_norm > 0:
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
-            gradient_norm = cast(Tensor, norm).detach()
+            gradient_norm = cast(Tensor, norm.full_tensor() if isinstance(norm, DTensor) else norm).detach()
         if self.accelerator.scaler is None:
             # Fused AdamW leaves a step out on the device, as it does for a gradient scaler that found an overflow.
             self.optimizer.optimizer.found_inf = (~self.criterion.finite).float()
@@ -286,10 +297,9 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         model, device = self._averaged_model(), self.accelerator.device
         evaluation = evaluate(model, self.criterion, self._held_out_batches(), self.accelerator.autocast, device)
-        best = evaluation.worst < self.progress.best_worst
+        best = evaluation.worst < self.progress.best_worst and self._export_if_possible(evaluation)
         if best:
             self.progress.best_worst = evaluation.worst
-            self._export(self.run.best, evaluation)
         self.tracker.evaluation(self.progress.step, evaluation, best)
         return evaluation
 
@@ -307,7 +317,6 @@ class Trainer:
         if self.progress.step == self._checkpointed:
             return
         self.criterion.check_finite()
-        self.tracker.flush()
         self.checkpoints.save(self.progress.step)
         self._checkpointed = self.progress.step
 
@@ -317,16 +326,33 @@ class Trainer:
         except CheckpointError as error:
             self.tracker.say(f"{error} Training goes on; make room, or the run ends with an error.")
 
+    def _export_if_possible(self, evaluation: Evaluation) -> bool:
+        try:
+            self._export(self.run.best, evaluation)
+        except ExportError as error:
+            self.tracker.say(f"{error} Training goes on; what was best before is whole.")
+            return False
+        return True
+
     def _export(self, folder: Path, evaluation: Evaluation) -> None:
         # Called by all ranks, which may each hold a share of the model.
         sharded = self.accelerator.is_fsdp2
         state = self.accelerator.get_state_dict(self.model) if sharded else self._averaged_model().state_dict()
+        failure: Exception | None = None
         if self.accelerator.is_main_process:
             unfinished = folder.with_name(f".{folder.name}")
             shutil.rmtree(unfinished, ignore_errors=True)
-            self.recipe.export(self._averaged_model(), state, unfinished)
-            result = {"step": self.progress.step, **asdict(evaluation)}
-            (unfinished / "evaluation.json").write_text(json.dumps(result, indent=2))
-            shutil.rmtree(folder, ignore_errors=True)
-            unfinished.rename(folder)
-        self.accelerator.wait_for_everyone()
+            try:
+                self.recipe.export(self._averaged_model(), state, unfinished)
+                result = {"step": self.progress.step, **asdict(evaluation)}
+                (unfinished / "evaluation.json").write_text(json.dumps(result, indent=2))
+                shutil.rmtree(folder, ignore_errors=True)
+                unfinished.rename(folder)
+            except Exception as error:  # on a full disk safetensors and torch raise errors of their own
+                shutil.rmtree(unfinished, ignore_errors=True)
+                failure = error
+        if any_rank(self.accelerator, failure is not None):
+            reason = failure if failure is not None else "the main rank failed"
+            raise ExportError(
+                f"The model of step {self.progress.step} could not be written to {folder} ({reason})."
+            ) from failure

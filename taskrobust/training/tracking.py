@@ -1,4 +1,3 @@
-import json
 import math
 import time
 from datetime import timedelta
@@ -9,18 +8,19 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from taskrobust.loss import MultiTaskLoss
+from taskrobust.training.curves import Curves
 from taskrobust.training.evaluation import Evaluation
+from taskrobust.training.metrics_file import MetricsFile
 
 
 class Tracker:
     """Writes every task's risk and weight to metrics.jsonl and TensorBoard, and shows how the run goes.
 
     The values of a step stay on the device, in one row of a ring buffer, until ``log_every`` steps are together; then
-    they are read at once and their means are written as one line. Rows that are not written yet go into checkpoints, so
-    that a resumed run writes the same lines.
+    they are read at once and their means are written as one line. Rows that are in no line yet and lines that a full
+    disk did not take go into checkpoints, so that a resumed run writes the same lines.
 
     Args:
         metrics: The JSON lines file. TensorBoard's files lie beside it in ``tensorboard/``.
@@ -34,14 +34,15 @@ class Tracker:
     def __init__(
         self, metrics: Path, criterion: MultiTaskLoss, steps: int, log_every: int, device: torch.device, main: bool
     ) -> None:
-        self.metrics = metrics
+        self.metrics = MetricsFile(metrics)
         self.criterion = criterion
         self.log_every = log_every
         self.main = main
         self.rows = torch.zeros(log_every, 3 + 2 * len(criterion.tasks), device=device)
         self.filled = 0
         self.console = Console()
-        self._board: SummaryWriter | None = None
+        self._curves: Curves | None = None
+        self._disk_is_full = False
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,22 +59,23 @@ class Tracker:
     def start(self, step: int, samples: int) -> None:
         """Go on from a step: lines that this process writes again are dropped."""
         if self.main:
-            self._drop_lines_from(step)
-            self._board = SummaryWriter(str(self.metrics.parent / "tensorboard"), purge_step=step + 1)
+            self.metrics.start(step, self._steps)
+            self._curves = Curves(self.metrics.path.parent / "tensorboard", step)
         self._task = self._progress.add_task("pre-training", total=self._steps, completed=step, state="")
         self._progress.start()
         self._mark = (time.perf_counter(), samples)
 
-    def close(self) -> None:
-        """End the progress bar and flush the files."""
-        self._progress.stop()
-        if self._board is not None:
-            self._board.close()
+    def finish(self) -> None:
+        """End a run whose lines are all on the disk.
 
-    def flush(self) -> None:
-        """Have the lines up to here on disk before a checkpoint says that they are written."""
-        if self._board is not None:
-            self._board.flush()
+        Raises:
+            OSError: If the disk does not take those that wait.
+        """
+        self.metrics.write()
+
+    def close(self) -> None:
+        """End the progress bar."""
+        self._progress.stop()
 
     def step(self, step: int, samples: int, total: Tensor, gradient_norm: Tensor, lr: float) -> None:
         """Take in the values of one step.
@@ -98,12 +100,9 @@ class Tracker:
         """Write the risks on held-out data."""
         if not self.main:
             return
-        self._append({"step": step, "split": "heldout", "best": best, **evaluation.__dict__})
-        assert self._board is not None
-        for task, risk in evaluation.risks.items():
-            self._board.add_scalar(f"heldout/{task}", risk, step)
-        self._board.add_scalar("heldout/mean", evaluation.mean, step)
-        self._board.add_scalar("heldout/worst", evaluation.worst, step)
+        line = {"step": step, "split": "heldout", "best": best, **evaluation.__dict__}
+        curves = {f"heldout/{task}": risk for task, risk in evaluation.risks.items()}
+        self._record(line, curves | {"heldout/mean": evaluation.mean, "heldout/worst": evaluation.worst})
         missing = [task for task in self.criterion.weighted_tasks if task not in evaluation.risks]
         self.say(
             f"step {step}: held-out mean {evaluation.mean:.3f}, worst {evaluation.worst:.3f} ({evaluation.worst_task})"
@@ -117,11 +116,12 @@ class Tracker:
             self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows that are not written yet."""
-        return {"rows": self.rows[: self.filled].cpu()}
+        """The rows that are in no line yet, and the lines that are not on the disk."""
+        return {"rows": self.rows[: self.filled].cpu(), "lines": list(self.metrics.waiting)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take rows up again."""
+        """Take rows and lines up again."""
+        self.metrics.waiting = list(state["lines"])
         self.filled = len(state["rows"])  # more than log_every, if that is smaller than it was
         self.rows = torch.cat([state["rows"].to(self.rows.device), self.rows])
 
@@ -142,32 +142,24 @@ class Tracker:
         present = [task for task in weighted_tasks if not math.isnan(risks[task])]
         worst_task = max(present, key=lambda task: risks[task] / units[task], default=None)
         speed = (samples - before[1]) / (now - before[0])
-        self._append(
-            {
-                "step": step,
-                "split": "train",
-                "samples": samples,
-                "loss": loss,
-                "gradient_norm": gradient_norm,
-                "lr": lr,
-                "risks": risks,
-                "weights": weights,
-                "worst_task": worst_task,
-                "entropy": entropy,
-                "effective_tasks": math.exp(entropy),
-                "skipped": int(self.criterion.skipped),
-                "samples_per_second": speed,
-            }
-        )
-        assert self._board is not None
-        self._board.add_scalar("train/loss", loss, step)
-        self._board.add_scalar("train/effective_tasks", math.exp(entropy), step)
-        self._board.add_scalar("train/lr", lr, step)
-        for task in tasks:
-            if not math.isnan(risks[task]):
-                self._board.add_scalar(f"risk/{task}", risks[task], step)
-        for task, weight in weights.items():
-            self._board.add_scalar(f"weight/{task}", weight, step)
+        line = {
+            "step": step,
+            "split": "train",
+            "samples": samples,
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            "lr": lr,
+            "risks": risks,
+            "weights": weights,
+            "worst_task": worst_task,
+            "entropy": entropy,
+            "effective_tasks": math.exp(entropy),
+            "skipped": int(self.criterion.skipped),
+            "samples_per_second": speed,
+        }
+        curves = {"train/loss": loss, "train/effective_tasks": math.exp(entropy), "train/lr": lr}
+        curves |= {f"risk/{task}": risk for task, risk in risks.items() if not math.isnan(risk)}
+        self._record(line, curves | {f"weight/{task}": weight for task, weight in weights.items()})
         worst = f"worst {worst_task} {risks[worst_task]:.3f}" if worst_task is not None else "no task present"
         state = f"loss {loss:.3f}, {worst}, {speed:.0f} samples/s"
         self._progress.update(self._task, state=state)
@@ -175,27 +167,21 @@ class Tracker:
             left = timedelta(seconds=round((self._steps - step) * (samples / step) / speed))
             self.say(f"step {step} of {self._steps}: {state}, {left} left")
 
-    def _append(self, line: dict[str, Any]) -> None:
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(_without_nan(line)) + "\n")
-
-    def _drop_lines_from(self, step: int) -> None:
-        if not self.metrics.exists():
-            return
-        kept = []
-        for text in self.metrics.read_text().splitlines(keepends=True):
-            line = json.loads(text) if text.endswith("\n") else None
-            is_last_evaluation = line is not None and line["step"] == self._steps and line["split"] == "heldout"
-            if line is None or line["step"] > step or is_last_evaluation:
-                break
-            kept.append(text)
-        unfinished = self.metrics.with_name(".metrics.jsonl")
-        unfinished.write_text("".join(kept))
-        unfinished.replace(self.metrics)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a task that was absent from all steps of a line has the risk null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    def _record(self, line: dict[str, Any], curves: dict[str, float]) -> None:
+        assert self._curves is not None
+        failure: OSError | None = None
+        try:
+            self.metrics.append(line)
+        except OSError as error:
+            failure = error
+        try:
+            self._curves.add(curves, line["step"])
+        except OSError as error:
+            failure = failure or error
+        if failure is not None and not self._disk_is_full:
+            self.say(
+                f"The metrics of step {line['step']} could not be written to {self.metrics.path.parent} ({failure}). "
+                "They wait in memory and in the checkpoints. Training goes on; make room, or the run ends with an "
+                "error."
+            )
+        self._disk_is_full = failure is not None

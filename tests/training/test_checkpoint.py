@@ -130,6 +130,36 @@ def test_full_disk_costs_checkpoints_but_not_the_run_until_its_end(toy: Toy, tmp
     assert_same_run(run, reference)
 
 
+def test_full_disk_costs_no_line_and_no_model(toy: Toy, tmp_path: Path, reference: Path) -> None:
+    """No file may grow beyond 1,500 bytes from step 8 to 12: no metrics, no checkpoint, no best model."""
+    run = tmp_path / "run"
+    outcome = toy(run, full="1500:8:until:12", **SETTINGS)
+    assert outcome.codes == [0], outcome.output
+    assert f"The metrics of step 8 could not be written to {run} (" in outcome.output
+    assert outcome.output.count("They wait in memory and in the checkpoints.") == 1
+    assert f"The model of step 10 could not be written to {run / 'best'} (" in outcome.output
+    assert "Training goes on; what was best before is whole." in outcome.output
+    expected = lines(reference)
+    for line in expected:
+        line["best"] = line.get("best") and line["step"] != 10
+    got = lines(run)
+    for line in got:
+        line["best"] = line.get("best")
+    assert got == expected
+    assert (run / "best" / "evaluation.json").exists()
+
+
+def test_run_that_ends_on_a_full_disk_says_what_is_missing_and_goes_on(
+    toy: Toy, tmp_path: Path, reference: Path
+) -> None:
+    run = tmp_path / "run"
+    outcome = toy(run, full="3000:20", **SETTINGS)
+    assert outcome.codes == [1]
+    assert f"The metrics of step 20 could not be written to {run} (" in outcome.output
+    assert toy(run, **SETTINGS).codes == [0]
+    assert_same_run(run, reference)
+
+
 def test_full_disk_on_one_of_two_ranks_is_said_on_both(toy: Toy, tmp_path: Path) -> None:
     outcome = toy(tmp_path / "run", processes=2, full="10000:8:1")
     assert outcome.codes == [1, 1]

@@ -43,6 +43,10 @@ def test_two_processes_go_on_bit_by_bit(toy: Toy, tmp_path: Path) -> None:
     goes_on_exactly(toy, tmp_path, 2, {"batch_size": 2, "dropout": 0.3})
 
 
+def test_two_processes_that_share_the_model_go_on_bit_by_bit(toy: Toy, tmp_path: Path) -> None:
+    goes_on_exactly(toy, tmp_path, 2, {"batch_size": 2, "dropout": 0.3, "parallel": "fsdp2", "precision": "bf16"})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
 def test_two_processes_go_on_bit_by_bit_with(toy: Toy, tmp_path: Path, settings: dict[str, object]) -> None:
@@ -103,6 +107,14 @@ def test_run_goes_on_on_another_number_of_processes(toy: Toy, tmp_path: Path, be
     assert -9 in toy(moved, before, signal="SIGKILL:13", batch_size=8 // before, **WATCHED).codes
     run_to_the_end(toy, moved, after, batch_size=8 // after)
     assert_same_curve(moved, reference)
+
+
+def test_run_of_sharded_models_goes_on_on_another_number_of_processes(toy: Toy, tmp_path: Path) -> None:
+    settings = {"parallel": "fsdp2", "average": "none"}
+    run_to_the_end(toy, tmp_path / "reference", 2, batch_size=6, **settings)
+    assert -9 in toy(tmp_path / "moved", 2, signal="SIGKILL:13", batch_size=6, **WATCHED | settings).codes
+    run_to_the_end(toy, tmp_path / "moved", 3, batch_size=4, **settings)
+    assert_same_curve(tmp_path / "moved", tmp_path / "reference")
 
 
 def test_another_number_of_samples_a_step_is_refused(toy: Toy, tmp_path: Path) -> None:

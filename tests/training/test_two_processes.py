@@ -16,6 +16,9 @@ RUNS = {
     "uncertainty": {"weighting": "uncertainty", "smoothing": 0.9},
     "DWA by epoch": {"weighting": "dwa_by_epoch"},
     "loaded by workers": {"workers": 1},
+    "sharded": {"parallel": "fsdp2", "clip_norm": 1.0},
+    "sharded with windows": {"parallel": "fsdp2", "accumulation": 2, "window_weights": "two_pass"},
+    "sharded with GradNorm": {"parallel": "fsdp2", "weighting": "grad_norm", "accumulation": 2},
 }
 
 
@@ -25,7 +28,7 @@ def command(folder: Path, **settings: object) -> list[str]:
 
 @pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
 def test_two_processes_are_one_with_twice_the_batch(toy: Toy, tmp_path: Path, settings: dict[str, object]) -> None:
-    one = toy(tmp_path / "one", batch_size=4, log_every=1, **settings)
+    one = toy(tmp_path / "one", batch_size=4, log_every=1, **settings | {"parallel": "ddp"})
     two = toy(tmp_path / "two", processes=2, batch_size=2, log_every=1, **settings)
     assert (one.codes, two.codes) == ([0], [0, 0]), one.output + two.output
     assert_same_curve(tmp_path / "two", tmp_path / "one")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from taskrobust import MultiTaskLoss, RiskEstimator, TaskLosses
@@ -34,7 +35,8 @@ WATCHING = ("signal", "die_in_checkpoint", "pause", "full")
 """What happens to a run, which is not part of what it computes.
 
 ``signal=SIGTERM:7`` gets a signal after step 7, ``signal=SIGTERM:7:1`` on rank 1 only. ``full=10000:7`` can write no
-larger file from step 7 on. ``die_in_checkpoint=files:10``: see there. ``pause=0.1`` waits before each step.
+larger file from step 7 on, ``full=10000:7:until:9`` up to step 8, ``full=10000:7:1`` on rank 1 only.
+``die_in_checkpoint=files:10``: see there. ``pause=0.1`` waits before each step.
 """
 
 Row = tuple[Tensor, int, bool]
@@ -99,9 +101,12 @@ class ToyTrainer(Trainer):
 
     def _step(self, batches: Iterator[Any]) -> None:
         time.sleep(float(self.watching.get("pause", 0)))
-        size, step, *rank = self.watching.get("full", "0:never").split(":")
-        if step == str(self.progress.step + 1) and rank in ([], [str(self.accelerator.process_index)]):
+        size, step, *more = self.watching.get("full", "0:never").split(":")
+        mine = more in ([], [str(self.accelerator.process_index)]) or more[0] == "until"
+        if step == str(self.progress.step + 1) and mine:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
+        if more == ["until", str(self.progress.step + 1)]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         super()._step(batches)
         if self.accelerator.is_main_process:
             note = {"step": self.progress.step, "digest": digest(self.bare_model.state_dict())}
@@ -175,7 +180,9 @@ def _words(line: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def digest(state: dict[str, Tensor]) -> str:
-    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()
+    """Of this rank's share, where the model is sharded."""
+    local = [value.to_local() if isinstance(value, DTensor) else value for value in state.values()]
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in local)).hexdigest()
 
 
 def toy_weighting(name: str) -> Weighting:
@@ -192,7 +199,7 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
             if field.name in settings:
                 kind = type(getattr(config, field.name))
                 setattr(config, field.name, kind(settings.pop(field.name)))
-    accelerator = make_accelerator(device, [])
+    accelerator = make_accelerator(device, ["Sequential"])
     described = {"loop": asdict(loop), "optim": asdict(optim) | {"betas": list(optim.betas)}, "device": asdict(device)}
     run = RunFolder(output, described | {"toy": settings}, main=accelerator.is_main_process)
     torch.manual_seed(loop.seed)

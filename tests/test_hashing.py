@@ -1,6 +1,6 @@
 import numpy as np
 
-from taskrobust.nlp.hashing import hash_of, uniform
+from taskrobust.hashing import hash_of, uniform
 
 
 def test_draws_are_those_of_splitmix64() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskrobust.nlp.corpus import CLASS_BITS, WORD_START, PairBatch
-from taskrobust.nlp.hashing import hash_of, uniform
+from taskrobust.hashing import hash_of, uniform
 from taskrobust.nlp.tagset import CLASSES, OUTSIDE
 
 Grouping = Literal["token", "sequence", "copies"]

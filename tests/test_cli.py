@@ -52,7 +52,7 @@ def config(settings: dict[str, Any], tmp_path: Path) -> Path:
 
 def command(*arguments: object, processes: int = 1) -> list[str]:
     python = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run"]
-    launch = [] if processes == 1 else ["--nproc-per-node", str(processes), "--master-port", "29731"]
+    launch = [] if processes == 1 else ["--standalone", "--nproc-per-node", str(processes)]
     return [*python, *launch, "-m", "taskrobust", *map(str, arguments)]
 
 
@@ -141,16 +141,17 @@ def test_killed_run_goes_on_to_the_same_metrics(settings: dict[str, Any], config
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
 def test_two_processes_give_the_curve_of_one_with_twice_the_batch(
-    settings: dict[str, Any], config: Path, tmp_path: Path
+    parallel: str, settings: dict[str, Any], config: Path, tmp_path: Path
 ) -> None:
-    same = ["--bert.dropout", 0.0, "--loop.log_every", 1, "--loop.steps", 4]
+    same = ["--bert.dropout", 0.0, "--loop.log_every", 1, "--loop.steps", 4, "--loop.eval_every", 2]
     one = call("pretrain-bert", "--config", config, *same, "--output", tmp_path / "one")
     assert one.returncode == 0, one.stderr
-    result = call(
-        "pretrain-bert", "--config", config, *same, "--output", tmp_path / "two", "--loop.batch_size", 4, processes=2
-    )
+    halves = ["--loop.batch_size", 4, "--device.parallel", parallel]
+    result = call("pretrain-bert", "--config", config, *same, "--output", tmp_path / "two", *halves, processes=2)
     assert result.returncode == 0, result.stderr
+    BertForPreTraining.from_pretrained(tmp_path / "two/model")
     for ours, theirs in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         assert ours["risks"].keys() == theirs["risks"].keys()
         for task, risk in ours["risks"].items():  # None for a class that was absent

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskrobust.nlp.corpus import CLASS_BITS, WORD_START, PairBatch
 from taskrobust.hashing import hash_of, uniform
+from taskrobust.nlp.corpus import CLASS_BITS, WORD_START, PairBatch
 from taskrobust.nlp.tagset import CLASSES, OUTSIDE
 
 Grouping = Literal["token", "sequence", "copies"]

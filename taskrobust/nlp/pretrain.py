@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertLayer
 from transformers.utils import logging as transformers_logging
 
 from taskrobust.loss import MultiTaskLoss, OnNonfinite
@@ -93,7 +94,7 @@ def pretrain_bert(
     """
     transformers_logging.disable_progress_bar()  # of writing the model: one file
     prepare(corpus)
-    accelerator = make_accelerator(device, sharded_layers=["BertLayer"])
+    accelerator = make_accelerator(device)
     with accelerator.main_process_first():
         run = RunFolder(output, resolved, resume, accelerator.is_main_process)
     train, held_out = Corpus(corpus.train), Corpus(corpus.held_out)
@@ -136,6 +137,7 @@ def pretrain_bert(
         export=export,
         task_counts=task_counts,
         shared=_shared_activation,
+        layers=(BertLayer,),
     )
     evaluation = Trainer(recipe, run, loop, optim, accelerator).train()
     accelerator.end_training()

@@ -5,7 +5,9 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 
 @dataclass(kw_only=True)
@@ -26,12 +28,8 @@ class DeviceConfig:
     compile: bool = False
 
 
-def make_accelerator(config: DeviceConfig, sharded_layers: list[str]) -> Accelerator:
+def make_accelerator(config: DeviceConfig) -> Accelerator:
     """Join the process group that torchrun describes, if it does, and choose device and precision.
-
-    Args:
-        config: See there.
-        sharded_layers: Class names of the layers that ``fsdp2`` shards one by one.
 
     Raises:
         ValueError: If the configuration needs CUDA, or several processes, and there is none.
@@ -39,7 +37,9 @@ def make_accelerator(config: DeviceConfig, sharded_layers: list[str]) -> Acceler
     cpu = config.device == "cpu" or not torch.accelerator.is_available()
     if cpu and config.precision == "fp16":
         raise ValueError("Expected a CUDA device for precision=fp16, got the CPU.")
-    plugin = _sharding(sharded_layers) if config.parallel == "fsdp2" else None
+    plugin = None
+    if config.parallel == "fsdp2":
+        plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=config.precision,
@@ -55,16 +55,23 @@ def make_accelerator(config: DeviceConfig, sharded_layers: list[str]) -> Acceler
     return accelerator
 
 
-def _sharding(layers: list[str]) -> FullyShardedDataParallelPlugin:
-    return FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=layers,
-        # Autocast chooses the precision of each operation, as without sharding. Accelerate's own policy would return
-        # losses and counts in 16 bits.
-        mixed_precision_policy=MixedPrecisionPolicy(),
-        cpu_ram_efficient_loading=False,
-    )
+def shard(model: nn.Module, layers: tuple[type[nn.Module], ...], accelerator: Accelerator) -> None:
+    """Leave each rank a share of every parameter, which is gathered a layer at a time while it is used.
+
+    Autocast chooses the precision of each operation, as without sharding. Accelerate's own wrapping would return losses
+    and counts in 16 bits, and cannot take BERT, whose output layer shares its bias with the module around it.
+
+    Args:
+        model: The model.
+        layers: The classes of the layers.
+        accelerator: Names the device.
+    """
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    model.to(accelerator.device)
+    for module in model.modules():
+        if isinstance(module, layers):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 
 
 def any_rank(accelerator: Accelerator, failed: bool) -> bool:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import pool_batches
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints
-from taskrobust.training.distributed import any_rank
+from taskrobust.training.distributed import any_rank, shard
 from taskrobust.training.evaluation import Evaluation, evaluate
 from taskrobust.training.interruption import Interruption, ignore_in_worker
 from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
@@ -81,6 +81,7 @@ class Recipe:
         export: Writes a model, with the given state dict, to a folder.
         task_counts: Element counts of a batch, for accumulation.
         shared: What the tasks shared in the last forward pass, for weightings that need gradients.
+        layers: Classes of the layers of which ``fsdp2`` gathers one at a time.
     """
 
     model: nn.Module
@@ -93,6 +94,7 @@ class Recipe:
     export: Callable[[nn.Module, dict[str, Tensor], Path], None]
     task_counts: Callable[[Batch], Tensor]
     shared: Callable[[nn.Module], Shared]
+    layers: tuple[type[nn.Module], ...]
 
 
 class ExportError(RuntimeError):
@@ -134,15 +136,19 @@ class Trainer:
         self.optim = optim
         self.accelerator = accelerator
         self.criterion = recipe.criterion.to(accelerator.device)
-        optimizer = make_optimizer(recipe.model, self.criterion, optim)
-        self.schedule = make_schedule(optimizer, optim, loop.steps)
-        self.model, self.optimizer = accelerator.prepare(recipe.model, optimizer)
-        self.bare_model: nn.Module = accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if accelerator.is_fsdp2 and (optim.average != "none" or any(self.criterion.parameters())):
+        sharded = accelerator.is_fsdp2
+        if sharded and (optim.average != "none" or any(self.criterion.parameters())):
             raise ValueError(
                 "Expected average='none' and a weighting without parameters of its own with parallel='fsdp2', got "
                 f"{optim.average!r} and {type(self.criterion.weighting).__name__}. Take parallel='ddp'."
             )
+        if sharded:
+            shard(recipe.model, recipe.layers, accelerator)
+        optimizer = make_optimizer(recipe.model, self.criterion, optim)
+        self.schedule = make_schedule(optimizer, optim, loop.steps)
+        self.model = accelerator.prepare_model(recipe.model, evaluation_mode=sharded)  # which wraps nothing
+        self.optimizer = accelerator.prepare_optimizer(optimizer)
+        self.bare_model: nn.Module = accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self.average = make_average(self.bare_model, optim)
         self.progress = _Progress()
         self._checkpointed: int | None = None

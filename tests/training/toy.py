@@ -199,7 +199,7 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
             if field.name in settings:
                 kind = type(getattr(config, field.name))
                 setattr(config, field.name, kind(settings.pop(field.name)))
-    accelerator = make_accelerator(device, ["Sequential"])
+    accelerator = make_accelerator(device)
     described = {"loop": asdict(loop), "optim": asdict(optim) | {"betas": list(optim.betas)}, "device": asdict(device)}
     run = RunFolder(output, described | {"toy": settings}, main=accelerator.is_main_process)
     torch.manual_seed(loop.seed)
@@ -226,6 +226,7 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
         export=export,
         task_counts=lambda batch: batch["present"].float().sum(0),
         shared=lambda model: model.activation,
+        layers=(nn.Sequential,),
     )
     trainer = ToyTrainer(recipe, run, loop, optim, accelerator)
     trainer.watching = watching

@@ -1,3 +1,4 @@
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,3 +82,13 @@ def any_rank(accelerator: Accelerator, failed: bool) -> bool:
     flag = torch.tensor(int(failed), device=accelerator.device)
     dist.all_reduce(flag)
     return bool(flag)
+
+
+def settle(accelerator: Accelerator) -> None:
+    """Let gloo's threads come to rest before the process ends.
+
+    After a collective they let go of its tensors, for which they need Python. If Python is ending by then, the process
+    aborts ("terminate called without an active exception"), all work done.
+    """
+    if accelerator.num_processes > 1 and accelerator.device.type == "cpu":
+        time.sleep(0.2)

@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
@@ -15,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import pool_batches
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints
-from taskrobust.training.distributed import any_rank, shard
+from taskrobust.training.distributed import any_rank, settle, shard
 from taskrobust.training.evaluation import Evaluation, evaluate
 from taskrobust.training.interruption import Interruption, ignore_in_worker
 from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
@@ -82,6 +85,8 @@ class Recipe:
         task_counts: Element counts of a batch, for accumulation.
         shared: What the tasks shared in the last forward pass, for weightings that need gradients.
         layers: Classes of the layers of which ``fsdp2`` gathers one at a time.
+        pictures: What a model does on some held-out samples, drawn at each evaluation: RGB bytes [H, W, 3] by name.
+            Not drawn for a model of which each rank holds a share.
     """
 
     model: nn.Module
@@ -95,6 +100,7 @@ class Recipe:
     task_counts: Callable[[Batch], Tensor]
     shared: Callable[[nn.Module], Shared]
     layers: tuple[type[nn.Module], ...]
+    pictures: Callable[[nn.Module], Mapping[str, NDArray[np.uint8]]] | None = None
 
 
 class ExportError(RuntimeError):
@@ -201,6 +207,7 @@ class Trainer:
             self.tracker.finish()
         finally:
             self.tracker.close()
+            settle(self.accelerator)
         return evaluation
 
     def _samples_per_step(self) -> int:
@@ -307,7 +314,23 @@ class Trainer:
         if best:
             self.progress.best_worst = evaluation.worst
         self.tracker.evaluation(self.progress.step, evaluation, best)
+        self._draw(model)
         return evaluation
+
+    def _draw(self, model: nn.Module) -> None:
+        if self.recipe.pictures is None or not self.accelerator.is_main_process or self.accelerator.is_fsdp2:
+            return
+        training = model.training
+        model.eval()
+        with self.accelerator.autocast():
+            pictures = self.recipe.pictures(model)
+        model.train(training)
+        try:
+            self.run.pictures.mkdir(exist_ok=True)
+            for name, picture in pictures.items():
+                Image.fromarray(picture).save(self.run.pictures / f"step-{self.progress.step:08d}-{name}.png")
+        except OSError as error:
+            self.tracker.say(f"The pictures of step {self.progress.step} could not be written ({error}).")
 
     def _held_out_batches(self) -> Iterator[tuple[Batch, bool]]:
         """As many batches on every rank; one beyond the last sample does not count."""

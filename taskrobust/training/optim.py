@@ -19,6 +19,7 @@ class OptimConfig:
         eps: AdamW's addition to the denominator.
         weight_decay: Decoupled weight decay of matrices. Biases, norms and the weighting have none.
         schedule: Course of the learning rate after the warm-up.
+        min_lr: Learning rate at the end of the cosine schedule.
         warmup_steps: Steps over which the learning rate rises from 0.
         clip_norm: Largest norm of the gradient. 0 does not clip.
         average: Average of the parameters that is evaluated and exported. ``ema``: exponential with ``ema_decay``.
@@ -32,6 +33,7 @@ class OptimConfig:
     eps: float = 1e-6
     weight_decay: float = 0.01
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    min_lr: float = 0.0
     warmup_steps: int = 0
     clip_norm: float = 0.0
     average: Literal["none", "ema", "iterate"] = "none"
@@ -54,8 +56,11 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: 
     """The learning rate's course over ``steps`` steps."""
     from transformers import get_scheduler
 
-    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    schedule: LRScheduler = get_scheduler(name, optimizer, config.warmup_steps, steps)
+    names = {"linear": "linear", "cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
+    options = {"min_lr": config.min_lr} if config.schedule == "cosine" else None
+    schedule: LRScheduler = get_scheduler(
+        names[config.schedule], optimizer, config.warmup_steps, steps, scheduler_specific_kwargs=options
+    )
     return schedule
 
 

@@ -22,7 +22,7 @@ _MAY_CHANGE = (
 
 
 class RunFolder:
-    """The folder of one run: config.yaml, metrics.jsonl, checkpoints/, model/, best/.
+    """The folder of one run: config.yaml, metrics.jsonl, pictures/, checkpoints/, model/, best/.
 
     Args:
         path: The folder.
@@ -88,6 +88,11 @@ class RunFolder:
     def best(self) -> Path:
         """Folder of the model whose worst task did best on held-out data."""
         return self.path / "best"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the pictures of each evaluation."""
+        return self.path / "pictures"
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

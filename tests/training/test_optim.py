@@ -74,6 +74,18 @@ def test_learning_rate_rises_and_follows_its_schedule(name: Any, warmup: int) ->
         schedule.step()
 
 
+def test_cosine_ends_at_the_smallest_learning_rate() -> None:
+    config = OptimConfig(lr=0.5, schedule="cosine", min_lr=0.1, warmup_steps=20)
+    optimizer = make_optimizer(model(), SoftmaxMinimax(3), config)
+    schedule = make_schedule(optimizer, config, STEPS)
+    for step in range(STEPS):
+        cosine = (1 + math.cos(math.pi * (step - 20) / (STEPS - 20))) / 2
+        expected = 0.5 * step / 20 if step < 20 else 0.1 + 0.4 * cosine
+        assert schedule.get_last_lr() == pytest.approx([expected, expected], abs=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
 def walk(average: Any, network: nn.Linear, steps: int) -> list[torch.Tensor]:
     seen = []
     for step in range(steps):

@@ -1,5 +1,4 @@
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from taskrobust.nlp.corpus import TOKENIZER, is_complete, read_manifest
 from taskrobust.nlp.grammar import detokenize, generate_documents
 from taskrobust.nlp.sources import Source
 from taskrobust.nlp.wordpiece import load_wordpiece, train_wordpiece
+from taskrobust.paths import filled_in
 
 GRAMMAR = "grammar"
 """The source that is generated instead of read."""
@@ -106,10 +106,4 @@ def _generate(config: CorpusConfig, output: Path, documents: int, seed: int, tok
 
 
 def _filled_in(source: Source) -> Source:
-    if not isinstance(source, str):
-        return [str(_filled_in(one)) for one in source]
-    filled = os.path.expandvars(source)
-    missing = re.findall(r"\$\{?(\w+)", filled)
-    if missing:
-        raise ValueError(f"Expected the environment variable {missing[0]} to be set, as the source {source} names it.")
-    return filled
+    return filled_in(source) if isinstance(source, str) else [filled_in(one) for one in source]

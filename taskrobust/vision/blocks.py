@@ -1,0 +1,133 @@
+"""What encoder and decoders are made of."""
+
+from typing import Final
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS: Final = 1e-6
+
+
+class Block(nn.Module):
+    """A transformer block with normalisation before attention and before the perceptron.
+
+    Args:
+        width: Length of a token.
+        heads: Attention heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = Mlp(width)
+        self.drop_path = DropPath(0.0)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens of the same shape, [B, N, width]."""
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+        output: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return output
+
+
+class SelfAttention(nn.Module):
+    """Attention of each token to all.
+
+    Args:
+        width: Length of a token.
+        heads: Number of heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens of the same shape, [B, N, width]."""
+        queries, keys, values = split_heads(self.qkv(tokens), self.heads, 3)
+        attended: Tensor = self.proj(attend(queries, keys, values))
+        return attended
+
+
+class CrossAttention(nn.Module):
+    """Attention of queries to a context.
+
+    Args:
+        width: Length of a query.
+        heads: Number of heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        """What the queries [B, N, width] read of the context [B, S, width]."""
+        (heads,) = split_heads(self.q(queries), self.heads, 1)
+        keys, values = split_heads(self.kv(context), self.heads, 2)
+        attended: Tensor = self.proj(attend(heads, keys, values))
+        return attended
+
+
+class Mlp(nn.Module):
+    """A perceptron with one hidden layer, four times as wide.
+
+    Args:
+        width: Length of a token.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens of the same shape, [..., width]."""
+        hidden: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
+        return hidden
+
+
+def split_heads(joint: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """Takes queries, keys or values [B, heads, N, head size] out of ``parts`` of them in one, [B, N, parts · width]."""
+    batch, number, width = joint.shape
+    cut = joint.view(batch, number, parts, heads, width // parts // heads)
+    return tuple(cut.permute(2, 0, 3, 1, 4))
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """What each query reads, [B, N, width], of [B, heads, N or S, head size]."""
+    if queries.is_cpu and queries.dtype == torch.bfloat16:
+        # PyTorch's fused attention is several times slower here.
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
+        attended = scores.softmax(dim=-1) @ values
+    else:
+        attended = F.scaled_dot_product_attention(queries, keys, values)
+    joint: Tensor = attended.transpose(1, 2).flatten(2)
+    return joint
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier's uniform distribution for linear layers, each of the parts of a joint one by itself; no bias.
+
+    For ``Module.apply``, which comes to a layer before it comes to what holds the layer.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, SelfAttention):
+        _initialise_parts(module.qkv, 3)
+    elif isinstance(module, CrossAttention):
+        _initialise_parts(module.kv, 2)
+
+
+def _initialise_parts(joint: nn.Linear, parts: int) -> None:
+    for part in joint.weight.detach().chunk(parts):
+        nn.init.xavier_uniform_(part)

@@ -1,0 +1,163 @@
+"""Which patches of each map the encoder sees: drawn on the device, alike on every device."""
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+Budget = Literal["dirichlet", "uniform", "fixed"]
+
+# What the random numbers of a sample are for.
+_SHARES, _ORDER, _REPAIR = range(3)
+
+_TRIES: Final = 16
+"""Tries for a gamma variate. Each succeeds with a probability of 0.95 or more."""
+
+_NEVER: Final = -1e30
+
+
+class Masks(NamedTuple):
+    """What the encoder sees of B samples with M maps of L patches.
+
+    Attributes:
+        visible: Ascending indices into the M · L patches, int64 [B, V].
+        masked: All the others, bool [B, M, L].
+    """
+
+    visible: Tensor
+    masked: Tensor
+
+
+class TokenBudget:
+    r"""Shares out the visible patches of a sample over its maps and draws as many at random from each.
+
+    A map gets :math:`k_m = \mathrm{round}(V p_m)` patches. Where these do not add up to V, random ones of them are
+    taken away or random others are added. A map that a sample lacks has no share, the others have more.
+
+    The draw is a function of the sample's key alone: not of the batch, the process or the device.
+
+    Args:
+        visible: Patches V that the encoder sees of a sample.
+        budget: The shares :math:`p`. "dirichlet": drawn from a symmetric Dirichlet distribution. "uniform": none; V of
+            all patches are drawn at once. "fixed": ``proportions``.
+        concentration: Parameter of the Dirichlet distribution: 1 draws all shares with the same density, more draws
+            them more even, less leaves most patches to one map.
+        proportions: Shares of the maps for "fixed", in their order; their sum does not matter.
+
+    Raises:
+        ValueError: If the settings have no meaning.
+
+    References:
+        Bachmann et al., MultiMAE: Multi-modal Multi-task Masked Autoencoders, ECCV 2022, section 3.2.
+        Marsaglia, Tsang, A Simple Method for Generating Gamma Variables, ACM TOMS 2000.
+    """
+
+    def __init__(
+        self,
+        visible: int = 98,
+        budget: Budget = "dirichlet",
+        concentration: float = 1.0,
+        proportions: Sequence[float] | None = None,
+    ) -> None:
+        if visible < 1:
+            raise ValueError(f"Expected one or more visible patches, got {visible}.")
+        if budget not in get_args(Budget):
+            raise ValueError(f"Expected a budget among {list(get_args(Budget))}, got {budget!r}.")
+        if not concentration > 0:
+            raise ValueError(f"Expected a concentration above 0, got {concentration}.")
+        if (budget == "fixed") != (proportions is not None):
+            expected = "proportions" if budget == "fixed" else "no proportions"
+            raise ValueError(f"Expected {expected} with the budget {budget!r}, got {proportions}.")
+        if proportions is not None and min(proportions) <= 0:
+            raise ValueError(f"Expected proportions above 0, got {list(proportions)}.")
+        self.visible = visible
+        self.budget = budget
+        self.concentration = concentration
+        self.proportions = proportions
+
+    def __call__(self, keys: Tensor, present: Tensor, patches: int) -> Masks:
+        """Draws the visible patches.
+
+        Args:
+            keys: The random 64 bits of each sample, int64 [B].
+            present: Which maps each sample has, at least one of them, bool [B, M].
+            patches: Patches L of a map, V or more.
+        """
+        batch, maps = present.shape
+        order = hash_of(hash_of(keys, _ORDER)[:, None], _counters(maps * patches, keys))
+        order = order.view(batch, maps, patches).argsort(dim=-1)
+        chosen = torch.arange(patches, device=keys.device) < self._numbers(keys, present, patches)[..., None]
+
+        # Chosen patches come first, those of missing maps last, each group in random order; the first V are visible.
+        group = torch.where(present[..., None], 1 - chosen.long(), 2)
+        repair = hash_of(hash_of(keys, _REPAIR)[:, None], _counters(maps * patches, keys))
+        ranked = (group << 61) + _shift_right(repair, 3).view_as(group)
+        first = ranked.flatten(1).argsort(dim=-1)[:, : self.visible]
+        offsets = torch.arange(maps, device=keys.device)[:, None] * patches
+        visible = (order + offsets).flatten(1).gather(1, first).sort(dim=-1).values
+        masked = torch.ones(batch, maps * patches, dtype=torch.bool, device=keys.device).scatter_(1, visible, False)
+        return Masks(visible, masked.view(batch, maps, patches))
+
+    def _numbers(self, keys: Tensor, present: Tensor, patches: int) -> Tensor:
+        """Patches of each map before they are made to add up, [B, M]."""
+        if self.budget == "uniform":
+            return torch.full_like(present, patches, dtype=torch.float64)
+        if self.budget == "dirichlet":
+            weights = _log_gamma_variates(hash_of(keys, _SHARES), present.shape[1], self.concentration)
+        else:
+            assert self.proportions is not None
+            columns = [torch.full_like(keys, share, dtype=torch.float64) for share in self.proportions]
+            weights = torch.stack(columns, dim=1).log()
+        return (self.visible * weights.where(present, _NEVER).softmax(dim=1)).round()
+
+
+def hash_of(key: Tensor, counter: Tensor | int) -> Tensor:
+    """The random 64 bits of ``taskrobust.hashing.hash_of``, as int64; key and counter broadcast."""
+    steps = torch.zeros_like(key) + counter + 1
+    bits = key + steps * _signed(0x9E3779B97F4A7C15)
+    bits = (bits ^ _shift_right(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
+    bits = (bits ^ _shift_right(bits, 27)) * _signed(0x94D049BB133111EB)
+    return bits ^ _shift_right(bits, 31)
+
+
+def _signed(bits: int) -> int:
+    return bits - (1 << 64)
+
+
+def _shift_right(bits: Tensor, places: int) -> Tensor:
+    """Shifts in zeros, also where the sign is set."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def _counters(number: int, like: Tensor) -> Tensor:
+    return torch.arange(number, device=like.device)
+
+
+def _uniform(bits: Tensor) -> Tensor:
+    """Maps random 64 bits to the open interval (0, 1)."""
+    return (_shift_right(bits, 12).double() + 0.5) * 2.0**-52
+
+
+def _log_gamma_variates(keys: Tensor, number: int, shape: float) -> Tensor:
+    """Logarithms of gamma variates, [B, number]: the softmax of them is a Dirichlet variate.
+
+    Args:
+        keys: Random 64 bits for each row, [B].
+        number: How many of each.
+        shape: Parameter of the distribution.
+    """
+    keys = hash_of(keys[:, None], _counters(number, keys))
+    if shape == 1:
+        return (-_uniform(keys).log()).log()
+    # Marsaglia and Tsang, for a shape of 1 or more; the boost below takes it down.
+    d = (shape + 1 if shape < 1 else shape) - 1 / 3
+    draws = _uniform(hash_of(keys[..., None], _counters(3 * _TRIES, keys))).view(*keys.shape, 3, _TRIES)
+    normal = (-2 * draws[:, :, 0].log()).sqrt() * (2 * torch.pi * draws[:, :, 1]).cos()
+    v = (1 + normal / (9 * d) ** 0.5).clamp(min=1e-6) ** 3
+    accepted = draws[:, :, 2].log() < normal**2 / 2 + d - d * v + d * v.log()
+    first = accepted.to(torch.uint8).argmax(dim=-1, keepdim=True)
+    log_variate: Tensor = (d * v.gather(-1, first).squeeze(-1)).log()
+    if shape < 1:
+        log_variate = log_variate + _uniform(hash_of(keys, 3 * _TRIES)).log() / shape
+    return log_variate

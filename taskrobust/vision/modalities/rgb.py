@@ -1,0 +1,77 @@
+"""Colour images."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import tv_tensors
+from torchvision.tv_tensors import TVTensor
+
+from taskrobust.vision.modalities.base import Modality, Prepared, from_patches, to_bytes, to_patches
+
+MEAN: Final = (0.485, 0.456, 0.406)
+"""Mean of ImageNet's red, green and blue, between 0 and 1."""
+
+STD: Final = (0.229, 0.224, 0.225)
+"""Standard deviation of the same."""
+
+
+@dataclass(frozen=True)
+class Rgb(Modality):
+    """Colours, standardised by ImageNet's mean and deviation and predicted with the squared error."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png")
+
+    def decode(self, image: Image) -> TVTensor:
+        """Bytes [3, H, W]; greyscale, palettes and CMYK become RGB, transparency is dropped."""
+        return tv_tensors.Image(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
+
+    def pack(self, crop: TVTensor) -> Tensor:
+        """The same bytes, [3, S, S]."""
+        colours: Tensor = crop.as_subclass(Tensor)
+        return colours.contiguous()
+
+    def missing(self, size: int) -> Tensor:
+        """Black."""
+        return torch.zeros(3, size, size, dtype=torch.uint8)
+
+    def prepare(self, packed: Tensor, present: Tensor, patch_size: int) -> Prepared:
+        """Standardised colours; all are known where the image is."""
+        patches, grid = to_patches(packed, patch_size)
+        values = patches.float()
+        channels = values.view(*values.shape[:2], 3, -1)
+        for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+            channels[:, :, channel].div_(255 * std).sub_(mean / std)
+        return Prepared(values, present[:, None, None].expand(-1, values.shape[1], 1), grid)
+
+    def embedding(self, width: int, patch_size: int) -> nn.Module:
+        """A linear map of the 3 · patch_size² values."""
+        return nn.Linear(self.outputs(patch_size), width)
+
+    def outputs(self, patch_size: int) -> int:
+        """A value for each channel and pixel."""
+        return 3 * patch_size**2
+
+    def patch_losses(self, prediction: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
+        """Squared errors."""
+        return _squared_errors(prediction, prepared.values), prepared.valid[:, :, 0] * float(prediction.shape[-1])
+
+    def predicted_values(self, prediction: Tensor, prepared: Prepared) -> Tensor:
+        """The prediction itself."""
+        return prediction
+
+    def picture(self, values: Tensor, prepared: Prepared) -> NDArray[np.uint8]:
+        """The colours."""
+        maps = from_patches(values.float(), prepared.grid, channels=3)
+        std, mean = (maps.new_tensor(numbers)[:, None, None] for numbers in (STD, MEAN))
+        return to_bytes(maps * std + mean)
+
+
+def _squared_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """Sums over the values of each patch, [B, L], in float32."""
+    return F.mse_loss(prediction.float(), target, reduction="none").sum(-1)

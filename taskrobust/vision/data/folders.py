@@ -1,0 +1,88 @@
+"""Images and maps in folders."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from taskrobust.paths import filled_in
+from taskrobust.vision.data.listing import Listing, Missing
+from taskrobust.vision.data.samples import ImageMaps, MapFile, OnError
+from taskrobust.vision.modalities import Modality
+from taskrobust.vision.transforms import Transform
+
+
+class PairedFolders(ImageMaps):
+    """A folder of class folders for each modality, paired by class folder and stem.
+
+    Class folders, sorted by name, are the classes of the images; a single one of the name ``all`` means that there are
+    none.
+
+    Args:
+        modalities: The modalities by name. Those that only predict are not read.
+        transform: Crops the maps of a sample.
+        folders: For each modality that is there the folder with the class folders.
+        missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
+        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
+            sample is without it, and the file is counted.
+
+    Raises:
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        transform: Transform,
+        *,
+        folders: Mapping[str, Path],
+        missing: Missing = "error",
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(modalities, transform, on_error)
+        unknown = [name for name in folders if name not in self.modalities]
+        without = [name for name in self.modalities if name not in folders]
+        if unknown or (without and missing == "error"):
+            raise ValueError(f"Expected a folder for each of {list(self.modalities)}, got them for {list(folders)}.")
+        self._listing = Listing(folders, {name: self.modalities[name].suffixes for name in folders}, missing)
+        self.classes = [] if self._listing.classes == ["all"] else self._listing.classes
+        """Names of the classes, none where the images have none."""
+        self._share_count()
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def _files(self, index: int) -> Iterator[MapFile]:
+        return (MapFile(modality, path, path) for modality, path in self._listing.files(index))
+
+    def _label(self, index: int) -> int | None:
+        return self._listing.class_index(index) if self.classes else None
+
+
+class ImageFolders(PairedFolders):
+    """The layout ``root/split/modality/class/stem.suffix``, with ``all`` for the class where there are none.
+
+    Args:
+        modalities: The modalities by name. Those that only predict are not read.
+        transform: Crops the maps of a sample.
+        root: The folder. Environment variables are filled in.
+        split: Name of the folder in it, such as train or val.
+        missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
+        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
+            sample is without it, and the file is counted.
+
+    Raises:
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        transform: Transform,
+        *,
+        root: Path,
+        split: str = "train",
+        missing: Missing = "error",
+        on_error: OnError = "raise",
+    ) -> None:
+        root = Path(filled_in(root))
+        folders = {name: root / split / name for name, modality in modalities.items() if modality.source is None}
+        super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error)

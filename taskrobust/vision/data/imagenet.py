@@ -1,0 +1,114 @@
+"""ImageNet with pseudo-labels, and the part of it that is segmented by hand."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+from torchvision.tv_tensors import TVTensor
+
+from taskrobust.paths import filled_in
+from taskrobust.vision.data.folders import PairedFolders
+from taskrobust.vision.data.listing import Missing
+from taskrobust.vision.data.samples import OnError
+from taskrobust.vision.modalities import Modality
+from taskrobust.vision.transforms import Transform
+
+_IGNORED: Final = 1000
+_VOID: Final = 255
+
+
+class ImageNet(PairedFolders):
+    """ImageNet-1K, or ImageNet-S without its segmentation: ``root/split/wnid/*.JPEG``, with maps made by models.
+
+    The images are the modality ``rgb``, the maps are in ``pseudo_labels/split/modality/wnid/*.png``: what
+    ``taskrobust pseudo-label --source root/split --output pseudo_labels/split`` writes.
+
+    Args:
+        modalities: The modalities by name, ``rgb`` among them. Those that only predict are not read.
+        transform: Crops the maps of a sample.
+        root: Folder of the splits. Environment variables are filled in, here and below.
+        split: Name of the folder in it, such as train or val. Of the validation images, too, each class has a folder.
+        pseudo_labels: Folder of the maps of the other modalities, where there are others.
+        missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
+        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
+            sample is without it, and the file is counted.
+
+    Raises:
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+
+    References:
+        Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        transform: Transform,
+        *,
+        root: Path,
+        split: str = "train",
+        pseudo_labels: Path | None = None,
+        missing: Missing = "error",
+        on_error: OnError = "raise",
+    ) -> None:
+        folders = {"rgb": Path(filled_in(root)) / split}
+        if pseudo_labels is not None:
+            maps = [name for name, modality in modalities.items() if modality.source is None and name != "rgb"]
+            folders |= {name: Path(filled_in(pseudo_labels)) / split / name for name in maps}
+        super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error)
+
+
+class ImageNetS50(PairedFolders):
+    """ImageNet-S with 50 classes segmented by hand: ``root/split/wnid/*.JPEG`` and ``root/split-segmentation/wnid``.
+
+    The images are the modality ``rgb``, the segmentations ``semseg``, for which ``SemSeg(num_classes=51)`` is right: 0
+    is anything else, 1 to 50 are the classes in the order of their WordNet ids, and parts to be ignored are void.
+
+    Args:
+        modalities: The modalities by name: ``rgb``, ``semseg`` or both.
+        transform: Crops the maps of a sample.
+        root: The folder ImageNetS50. Environment variables are filled in.
+        split: ``train-semi`` (500 images) or ``validation`` (752 images). For ``train``, without segmentation, see
+            ``ImageNet``.
+        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
+            sample is without it, and the file is counted.
+
+    Raises:
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+
+    References:
+        Gao et al., Large-scale Unsupervised Semantic Segmentation, TPAMI 2022.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        transform: Transform,
+        *,
+        root: Path,
+        split: str = "train-semi",
+        on_error: OnError = "raise",
+    ) -> None:
+        root = Path(filled_in(root))
+        folders = {"rgb": root / split, "semseg": root / f"{split}-segmentation"}
+        folders = {name: folder for name, folder in folders.items() if name in modalities}
+        super().__init__(modalities, transform, folders=folders, on_error=on_error)
+
+    def _decode(self, modality: str, image: Image.Image) -> TVTensor:
+        return super()._decode(modality, _labels(image) if modality == "semseg" else image)
+
+
+def _labels(colours: Image.Image) -> Image.Image:
+    """The labels, red + 256 · green in the files, as bytes, with 255 for what is to be ignored.
+
+    Raises:
+        ValueError: If there are labels that are no bytes.
+    """
+    red, green, _ = np.moveaxis(np.asarray(colours.convert("RGB")).astype(np.int64), 2, 0)
+    labels = red + 256 * green
+    labels[labels == _IGNORED] = _VOID
+    if labels.max() > _VOID:
+        raise ValueError(f"Expected labels of 50 classes, 0 or 1000, got {labels.max()}.")
+    return Image.fromarray(labels.astype(np.uint8))

@@ -1,0 +1,140 @@
+"""Finds the files of a data set and pairs them by name."""
+
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Missing = Literal["error", "absent"]
+
+_ABSENT: Final = 255
+
+
+class Listing:
+    """The files of several folders of class folders, paired by class folder and stem.
+
+    ``folder/class/stem.suffix`` of one folder and ``folder/class/stem.suffix`` of another are maps of the same image.
+    Files of other suffixes are passed over, and hidden ones. Samples are in the order of their class folders and stems,
+    whatever the order on the disk. A sample takes some tens of bytes, in arrays that worker processes share.
+
+    Args:
+        folders: The folders by modality.
+        suffixes: For each modality the file name extensions, in lower case and with the dot; files have them in any.
+        missing: Whether samples that lack a modality are an error or belong to the data.
+
+    Raises:
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, Path], suffixes: Mapping[str, tuple[str, ...]], missing: Missing = "error"
+    ) -> None:
+        self.folders = dict(folders)
+        self._suffixes: list[str] = []  # as they are on the disk
+        classes = {name: _classes(folder) for name, folder in folders.items()}
+        self.classes = sorted(set().union(*classes.values()))
+        blocks = [self._pair(class_, classes, suffixes) for class_ in self.classes]
+        sizes = [len(stems) for stems, _ in blocks]
+        if sum(sizes) == 0:
+            described = ", ".join(f"{folder}/CLASS/*{'|'.join(suffixes[name])}" for name, folder in folders.items())
+            raise ValueError(f"Expected images in {described}, found none. CLASS may be `all` where there are none.")
+        self._ends = np.cumsum(sizes)
+        self._stems: NDArray[np.bytes_] = np.concatenate([stems for stems, _ in blocks])
+        order = np.argsort(self._suffixes)
+        self._suffixes.sort()
+        places = np.append(np.argsort(order), [_ABSENT] * (256 - len(order))).astype(np.uint8)
+        self._codes: NDArray[np.uint8] = places[np.concatenate([codes for _, codes in blocks])]
+        if missing == "error":
+            self._check_complete()
+
+    def __len__(self) -> int:
+        return len(self._stems)
+
+    def class_index(self, sample: int) -> int:
+        """Index of a sample's class folder."""
+        return int(np.searchsorted(self._ends, sample, side="right"))
+
+    def stem(self, sample: int) -> str:
+        """A sample's stem."""
+        return os.fsdecode(self._stems[sample])
+
+    def files(self, sample: int) -> Iterator[tuple[str, str]]:
+        """For each modality that a sample has its name and the path of the file."""
+        inner = os.path.join(self.classes[self.class_index(sample)], self.stem(sample))
+        for (name, folder), code in zip(self.folders.items(), self._codes[sample].tolist(), strict=True):
+            if code != _ABSENT:
+                yield name, os.path.join(folder, inner + self._suffixes[code])
+
+    def counts(self) -> dict[str, int]:
+        """Number of files of each modality."""
+        return dict(zip(self.folders, (self._codes != _ABSENT).sum(0).tolist(), strict=True))
+
+    def suffixes(self, name: str) -> list[str]:
+        """The suffixes that files of a modality have, as they are on the disk."""
+        codes = np.unique(self._codes[:, list(self.folders).index(name)])
+        return [self._suffixes[code] for code in codes if code != _ABSENT]
+
+    def checksum(self) -> int:
+        """A number that is another one where any file is, wherever the folders are."""
+        names = "/".join([*self.folders, "", *self.classes, "", *self._suffixes])
+        parts = (os.fsencode(names), self._ends.tobytes(), self._stems.tobytes(), self._codes.tobytes())
+        return zlib.crc32(b"".join(parts))
+
+    def _pair(
+        self, class_: str, classes: Mapping[str, list[str]], suffixes: Mapping[str, tuple[str, ...]]
+    ) -> tuple[NDArray[np.bytes_], NDArray[np.uint8]]:
+        """The stems of a class folder, ascending [n], and the suffix that each modality has [n, M]."""
+        found: dict[bytes, bytearray] = {}
+        nothing = bytes([_ABSENT] * len(self.folders))
+        for column, (name, folder) in enumerate(self.folders.items()):
+            if class_ not in classes[name]:
+                continue
+            codes: dict[bytes, int | None] = {}
+            for file in os.listdir(os.fsencode(folder / class_)):
+                stem, dot, suffix = file.rpartition(b".")
+                if suffix not in codes:
+                    codes[suffix] = self._code(os.fsdecode(dot + suffix), suffixes[name])
+                code = codes[suffix]
+                if code is None or stem.startswith(b".") or not stem:
+                    continue
+                row = found.get(stem)
+                if row is None:
+                    row = found[stem] = bytearray(nothing)
+                elif row[column] != _ABSENT:
+                    first, second = sorted((self._suffixes[row[column]], self._suffixes[code]))
+                    path = folder / class_ / os.fsdecode(stem)
+                    raise ValueError(f"Expected one {name} map of an image, got {path}{first} and {path}{second}.")
+                row[column] = code
+        stems = sorted(found)
+        rows = b"".join(found[stem] for stem in stems)
+        return np.array(stems, np.bytes_), np.frombuffer(rows, np.uint8).reshape(-1, len(self.folders))
+
+    def _code(self, suffix: str, allowed: tuple[str, ...]) -> int | None:
+        if suffix.lower() not in allowed:
+            return None
+        if suffix not in self._suffixes:
+            self._suffixes.append(suffix)
+        return self._suffixes.index(suffix)
+
+    def _check_complete(self) -> None:
+        for (name, folder), codes in zip(self.folders.items(), self._codes.T, strict=True):
+            absent = np.flatnonzero(codes == _ABSENT)
+            if len(absent):
+                first = int(absent[0])
+                _, other = next(self.files(first))
+                raise ValueError(
+                    f"Expected a {name} map of each of the {len(self)} images, {len(absent)} have none in {folder}. "
+                    f"The first is {self.classes[self.class_index(first)]}/{self.stem(first)}, which has {other}. "
+                    "Add the files, or take such samples as they are with missing='absent'."
+                )
+
+
+def _classes(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]

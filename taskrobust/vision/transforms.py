@@ -1,0 +1,171 @@
+"""Crops of an image and all of its maps at once."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import Image, TVTensor, wrap
+
+from taskrobust.hashing import hash_of, uniform
+from taskrobust.training.sampling import Key
+
+Transform = Callable[[Mapping[str, TVTensor], Key], dict[str, TVTensor]]
+"""Crops the maps of a sample, [C, H, W] each and by name, as its key (index, epoch) has it."""
+
+_CROP: Final = 0xC409
+"""What the random numbers are for: masks are drawn from a seed of their own, which may be the same number."""
+
+_TRIES: Final = 10
+
+
+class _Box(NamedTuple):
+    """A rectangle in pixels of a map of ``height`` and ``width``."""
+
+    top: int
+    left: int
+    rows: int
+    columns: int
+    height: int
+    width: int
+
+
+class JointCrop:
+    """Cuts a random rectangle out of an image and its maps, resizes it to a square and mirrors half of them.
+
+    The rectangle is the same part of the scene in all maps, which may have different resolutions: it consists of whole
+    pixels of the largest. An ``Image`` is resized by bicubic interpolation with antialiasing, of a ``Mask`` the nearest
+    pixels are taken. The crop is a function of the seed, the sample and the epoch alone, and no other random generator
+    is touched.
+
+    Args:
+        size: Side of the square in pixels.
+        scale: Smallest and largest share of the image's area.
+        ratio: Smallest and largest width over height of the rectangle.
+        flip: Probability of mirroring left and right.
+        seed: Names the stream of crops.
+
+    References:
+        Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        scale: tuple[float, float] = (0.2, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"Expected a scale (smallest, largest) within (0, 1], got {tuple(scale)}.")
+        if not 0 < ratio[0] <= ratio[1]:
+            raise ValueError(f"Expected a ratio (smallest, largest) above 0, got {tuple(ratio)}.")
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+        self.flip = flip
+        self._key = hash_of(np.array([seed], dtype=np.uint64), _CROP)
+
+    def __call__(self, maps: Mapping[str, TVTensor], key: Key) -> dict[str, TVTensor]:
+        """Crop.
+
+        Args:
+            maps: The maps of a sample by name, [C, H, W] each.
+            key: Index of the sample, and epoch.
+        """
+        index, epoch = key
+        draws = uniform(hash_of(hash_of(hash_of(self._key, index), epoch), np.arange(4 * _TRIES + 1)))
+        box = self._draw_box(*_largest_size(maps), draws[1:].reshape(4, _TRIES))
+        return {name: _cut(map_, box, self.size, mirrored=draws[0] < self.flip) for name, map_ in maps.items()}
+
+    def _draw_box(self, height: int, width: int, draws: NDArray[np.float64]) -> _Box:
+        """The first of ten random rectangles that fits into the image; else the largest in its middle."""
+        areas = height * width * (self.scale[0] + draws[0] * (self.scale[1] - self.scale[0]))
+        low, high = np.log(self.ratio)
+        ratios = np.exp(low + draws[1] * (high - low))
+        columns, rows = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
+        fits = (columns > 0) & (columns <= width) & (rows > 0) & (rows <= height)
+        first = int(fits.argmax())
+        if not fits[first]:
+            widest, highest = min(width, round(height * self.ratio[1])), min(height, round(width / self.ratio[0]))
+            return _centre_box(highest, widest, height, width)
+        top = int(draws[2, first] * (height - rows[first] + 1))
+        left = int(draws[3, first] * (width - columns[first] + 1))
+        return _Box(top, left, int(rows[first]), int(columns[first]), height, width)
+
+
+class CentreCrop:
+    """Resizes the shorter side of an image and its maps, and cuts the square in the middle out: for held-out data.
+
+    Args:
+        size: Side of the square in pixels.
+        shorter: What the shorter side is resized to, in pixels. None takes ``size``: the largest square that fits.
+    """
+
+    def __init__(self, size: int, *, shorter: int | None = None) -> None:
+        if shorter is not None and shorter < size:
+            raise ValueError(f"Expected the shorter side to be resized to at least {size}, the crop, got {shorter}.")
+        self.size = size
+        self.share = size / (shorter or size)
+
+    def __call__(self, maps: Mapping[str, TVTensor], key: Key) -> dict[str, TVTensor]:
+        """Crop; the key plays no part.
+
+        Args:
+            maps: The maps of a sample by name, [C, H, W] each.
+            key: Index of the sample, and epoch.
+        """
+        height, width = _largest_size(maps)
+        side = max(1, round(self.share * min(height, width)))
+        box = _centre_box(side, side, height, width)
+        return {name: _cut(map_, box, self.size, mirrored=False) for name, map_ in maps.items()}
+
+
+def _largest_size(maps: Mapping[str, TVTensor]) -> tuple[int, int]:
+    """Height and width of the map with the most pixels."""
+    return max(((map_.shape[-2], map_.shape[-1]) for map_ in maps.values()), key=math.prod)
+
+
+def _centre_box(rows: int, columns: int, height: int, width: int) -> _Box:
+    return _Box((height - rows) // 2, (width - columns) // 2, rows, columns, height, width)
+
+
+def _cut(map_: TVTensor, box: _Box, size: int, mirrored: bool) -> TVTensor:
+    if isinstance(map_, Image):
+        crop = _cut_smoothly(map_, box, size)
+        return F.horizontal_flip(crop) if mirrored else crop
+    height, width = map_.shape[-2:]
+    rows = _nearest(box.top, box.rows, box.height, height, size)
+    columns = _nearest(box.left, box.columns, box.width, width, size)
+    # torchvision resizes a Mask by the pixels at the corners, which shifts it against the image, and is slower.
+    crop = map_.numpy().take(rows, 1).take(columns[::-1] if mirrored else columns, 2)
+    return wrap(torch.from_numpy(crop), like=map_)
+
+
+def _cut_smoothly(image: Image, box: _Box, size: int) -> Image:
+    top, rows = _whole_pixels(box.top, box.rows, box.height, image.shape[-2])
+    left, columns = _whole_pixels(box.left, box.columns, box.width, image.shape[-1])
+    bicubic = InterpolationMode.BICUBIC
+    return F.resized_crop(image, top, left, rows, columns, [size, size], interpolation=bicubic, antialias=True)
+
+
+def _whole_pixels(first: int, extent: int, whole: int, pixels: int) -> tuple[int, int]:
+    """First and number of the pixels of an image, of ``pixels`` in a row, that a crop consists of, at least one."""
+    start = min(round(first * pixels / whole), pixels - 1)
+    return start, max(1, round((first + extent) * pixels / whole) - start)
+
+
+def _nearest(first: int, extent: int, whole: int, pixels: int, size: int) -> NDArray[np.int64]:
+    """The pixels of a map, of ``pixels`` in a row, at the centres of a crop's ``size`` pixels.
+
+    The crop starts at ``first`` and extends over ``extent`` pixels of a row of ``whole``. In whole numbers, so that
+    no centre falls to either side by rounding.
+    """
+    centres = 2 * size * first + (2 * np.arange(size) + 1) * extent
+    return centres * pixels // (2 * size * whole)

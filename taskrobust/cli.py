@@ -1,11 +1,12 @@
 """The commands. Each is a function whose parameters and docstring are its options and help."""
 
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -16,8 +17,19 @@ COMMANDS = {
     "demo": ("taskrobust.demo:demo", "Pre-train two small PoS-BERTs on generated text and compare them, in minutes."),
     "annotate": ("taskrobust.nlp.annotate:annotate", "Tag text and encode it as a corpus for pre-training."),
     "pretrain-bert": ("taskrobust.nlp.pretrain:pretrain_bert", "Pre-train a Part-of-Speech Mask BERT."),
+    "pretrain-mae": ("taskrobust.vision.pretrain:pretrain_mae", "Pre-train a Multi-Modal Mask MAE."),
+    "predict": ("taskrobust.vision.predict:predict", "Predict all maps of images with a pre-trained model."),
+    "shards": ("taskrobust.vision.shards:pack_shards", "Pack a folder of images and maps into tar shards."),
+    "pseudo-label": ("taskrobust.vision.pseudo_label:pseudo_label", "Label images with depth and semantic maps."),
     "env": ("taskrobust.environment:env", "Print the versions and devices that a bug report should name."),
 }
+
+
+class _Parser(ArgumentParser):
+    """Ends with the one line that says what is wrong, not after a page of all options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sys.exit(f"error: {message}\n({self.prog} --help lists the options.)")
 
 
 def main() -> None:
@@ -33,7 +45,7 @@ def main() -> None:
     if name not in COMMANDS:
         sys.exit(f"error: Expected a command among {list(COMMANDS)}, got {name!r}.\n\n{_overview()}")
     function, parser = _command(name)
-    config = parser.parse_args([_with_underscores(option) for option in options])
+    config = parser.parse_args(_with_lists([_with_underscores(option) for option in options], function))
     try:
         _call(function, parser, config)
     except (ValueError, LookupError, OSError, RuntimeError, ArithmeticError) as error:
@@ -56,7 +68,7 @@ def run(name: str, settings: dict[str, Any]) -> Any:
 def _command(name: str) -> tuple[Callable[..., Any], ArgumentParser]:
     module, function_name = COMMANDS[name][0].split(":")
     function: Callable[..., Any] = getattr(import_module(module), function_name)
-    parser = ArgumentParser(prog=f"taskrobust {name}", description=COMMANDS[name][1])
+    parser = _Parser(prog=f"taskrobust {name}", description=COMMANDS[name][1])
     parser.add_argument("--config", action="config", help="Configuration file. Options after it override it.")
     parser.add_function_arguments(function, as_group=False, skip={"resolved"})
     return function, parser
@@ -74,6 +86,34 @@ def _with_underscores(option: str) -> str:
     """The option's name as its parameter is written: ``--num-proc=2`` is ``--num_proc=2``."""
     name, equals, value = option.partition("=")
     return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else option
+
+
+def _with_lists(options: list[str], function: Callable[..., Any]) -> list[str]:
+    """Options that take a list as the parser wants them: ``--image a.jpg b.jpg`` is ``--image=["a.jpg", "b.jpg"]``."""
+    kinds = {f"--{name}": kind for name, kind in get_type_hints(function).items()}
+    lists = {name: get_origin(kind) is list for name, kind in kinds.items() if _takes_list(kind)}
+    joined: list[str] = []
+    values: dict[str, list[str]] = {}
+    current = None
+    for option in options:
+        name, equals, value = option.partition("=")
+        if name in lists:
+            current = values.setdefault(name, [])
+            current += [value] if equals else []
+        elif current is None or option.startswith("-"):
+            current = None
+            joined.append(option)
+        else:
+            current.append(option)
+    for name, given in values.items():
+        is_one = len(given) == 1 and (given[0].startswith("[") or not lists[name])
+        joined.append(f"{name}={given[0] if is_one else json.dumps(given)}")
+    return joined
+
+
+def _takes_list(kind: Any) -> bool:
+    """Whether it is a list, or may be one."""
+    return get_origin(kind) is list or any(get_origin(part) is list for part in get_args(kind))
 
 
 def _overview() -> str:

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -41,6 +42,8 @@ def make_accelerator(config: DeviceConfig) -> Accelerator:
     plugin = None
     if config.parallel == "fsdp2":
         plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
+    if not dist.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)  # that of an earlier run in the same process
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=config.precision,

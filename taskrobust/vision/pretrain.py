@@ -1,0 +1,185 @@
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from taskrobust.loss import MultiTaskLoss, OnNonfinite
+from taskrobust.risk import RiskEstimator
+from taskrobust.training.distributed import DeviceConfig, make_accelerator
+from taskrobust.training.evaluation import Evaluation
+from taskrobust.training.loop import LoopConfig, Recipe, Trainer
+from taskrobust.training.optim import OptimConfig
+from taskrobust.training.run_folder import Resume, RunFolder
+from taskrobust.vision.blocks import Block
+from taskrobust.vision.data import Images, MaeCollate
+from taskrobust.vision.masking import Budget
+from taskrobust.vision.modalities import Modality
+from taskrobust.vision.model import MultiModalMae
+from taskrobust.vision.pictures import Picture, prediction_grid
+from taskrobust.vision.transforms import CentreCrop, JointCrop, Transform
+from taskrobust.weighting import SoftmaxMinimax, Weighting
+
+_HELD_OUT_MASK_SEED = 20231202
+
+
+@dataclass(kw_only=True)
+class MaeShape:
+    """The size of the model, and what it sees of a sample. The defaults are the paper's, with ViT-B.
+
+    Args:
+        image_size: Side of the maps in pixels.
+        patch_size: Side of a patch in pixels.
+        width: Length of the encoder's tokens.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        decoder_width: Length of the decoders' queries.
+        decoder_depth: Blocks of a decoder.
+        decoder_heads: Attention heads of the decoders.
+        visible: Patches that the encoder sees of a sample, over all maps.
+        budget: How they are shared out over the maps: ``dirichlet`` draws the shares anew for each sample, ``uniform``
+            takes any patches, ``fixed`` takes the ``proportions``.
+        concentration: Parameter of the Dirichlet distribution. 1 takes all shares as equally likely.
+        proportions: Shares of the maps, for the fixed budget.
+        memory_efficient: Goes forward and backward through one decoder at a time: the same gradients in less memory.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    decoder_width: int = 256
+    decoder_depth: int = 2
+    decoder_heads: int = 8
+    visible: int = 98
+    budget: Budget = "dirichlet"
+    concentration: float = 1.0
+    proportions: list[float] | None = None
+    memory_efficient: bool = False
+
+
+@dataclass(kw_only=True)
+class CropConfig:
+    """The random crops of the training images.
+
+    Args:
+        scale: Smallest and largest share of an image's area.
+        ratio: Smallest and largest width over height.
+        flip: Probability of mirroring left and right.
+    """
+
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+
+
+def pretrain_mae(
+    train: Callable[[Mapping[str, Modality], Transform], Images],
+    held_out: Callable[[Mapping[str, Modality], Transform], Images],
+    output: Path,
+    *,
+    modalities: dict[str, Modality],
+    weighting: Callable[[int], Weighting] = SoftmaxMinimax,
+    risk: Callable[[int], RiskEstimator] = RiskEstimator,
+    mae: MaeShape = MaeShape(),  # noqa: B008  # read only
+    crop: CropConfig = CropConfig(),  # noqa: B008
+    init_from: str | None = None,
+    held_out_samples: int | None = None,
+    pictures: int = 6,
+    loop: LoopConfig = LoopConfig(),  # noqa: B008
+    optim: OptimConfig = OptimConfig(),  # noqa: B008
+    device: DeviceConfig = DeviceConfig(),  # noqa: B008
+    on_nonfinite: OnNonfinite = "raise",
+    resume: Resume = "auto",
+    resolved: dict[str, Any],
+) -> Evaluation:
+    """Pre-train a Multi-Modal Mask MAE: the masked patches of several maps of an image from the visible ones.
+
+    The run folder holds config.yaml (with it the run goes on), metrics.jsonl, tensorboard/, pictures/ of predictions at
+    each evaluation, checkpoints/, the final model in model/ and the one whose worst task did best on held-out images in
+    best/; both load by ``MultiModalMae.from_pretrained``.
+
+    Args:
+        train: The training images and their maps, such as ``ImageFolders`` or ``ImageShards``.
+        held_out: The held-out ones.
+        output: The run folder.
+        modalities: What is read and predicted, by name: ``Rgb``, ``Depth``, ``SemSeg``, ``NormRgb``. Each is a task.
+        weighting: How the tasks are weighed. Uniform is the average.
+        risk: How the tasks' risks are smoothed and normalised before they are weighed.
+        mae: The size of the model.
+        crop: The random crops.
+        init_from: A model to start from, of the same modalities and sizes, as a folder or a name on the hub. None
+            starts from random parameters.
+        held_out_samples: How many of the held-out images are evaluated, always with the same masks. None takes all.
+        pictures: How many of them are drawn at each evaluation.
+        loop: Steps, batches, logging.
+        optim: Optimiser and learning rate.
+        device: Device, precision and parallelism.
+        on_nonfinite: What a loss that is NaN or infinite does: ``raise`` ends the run with an error that names the
+            task, ``skip`` leaves such steps out.
+        resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
+        resolved: The configuration in plain values, as it is kept in the run folder.
+    """
+    if mae.memory_efficient and (device.parallel == "fsdp2" or device.precision == "fp16"):
+        raise ValueError(
+            "Expected parallel=ddp and precision bf16 or no with memory_efficient, got "
+            f"{device.parallel} and {device.precision}."
+        )
+    accelerator = make_accelerator(device)
+    with accelerator.main_process_first():
+        run = RunFolder(output, resolved, resume, accelerator.is_main_process)
+        random_crop = JointCrop(mae.image_size, scale=crop.scale, ratio=crop.ratio, flip=crop.flip, seed=loop.seed)
+        train_images = train(modalities, random_crop)
+        held_out_images = held_out(modalities, CentreCrop(mae.image_size))
+    held_out_samples = min(held_out_samples or len(held_out_images), len(held_out_images))
+    held_out_collate = MaeCollate(modalities, mae.image_size, mask_seed=_HELD_OUT_MASK_SEED)
+
+    torch.manual_seed(loop.seed)
+    model = MultiModalMae(modalities, **asdict(mae))
+    if init_from is not None:
+        model.load_state_dict(MultiModalMae.from_pretrained(init_from).state_dict())
+    if device.compile:
+        model.encoder.compile()
+    criterion = MultiTaskLoss(
+        model.tasks, weighting(len(model.tasks)), risk=risk(len(model.tasks)), on_nonfinite=on_nonfinite
+    )
+
+    def draw(trained: nn.Module) -> dict[str, Picture]:
+        assert isinstance(trained, MultiModalMae)
+        samples = held_out_images.__getitems__([(index, 0) for index in range(min(pictures, held_out_samples))])
+        batch = held_out_collate(samples)
+        return {"predictions": prediction_grid(trained, {k: v.to(accelerator.device) for k, v in batch.items()})}
+
+    def export(trained: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+        whole = MultiModalMae(modalities, **asdict(mae))
+        whole.load_state_dict(state)
+        whole.save_pretrained(folder)  # type: ignore[operator]
+
+    recipe = Recipe(
+        model=model,
+        criterion=criterion,
+        data=train_images,
+        collate=MaeCollate(modalities, mae.image_size, mask_seed=loop.seed),
+        held_out=held_out_images,
+        held_out_samples=held_out_samples,
+        held_out_collate=held_out_collate,
+        export=export,
+        task_counts=model.task_counts,
+        shared=_shared_activation,
+        layers=(Block,),
+        pictures=draw if pictures > 0 else None,
+    )
+    evaluation = Trainer(recipe, run, loop, optim, accelerator).train()
+    if train_images.skipped:
+        accelerator.print(f"{train_images.skipped} files of the training images could not be read and were left out.")
+    accelerator.end_training()
+    return evaluation
+
+
+def _shared_activation(model: nn.Module) -> Tensor:
+    assert isinstance(model, MultiModalMae)
+    assert model.shared_activation is not None
+    return model.shared_activation

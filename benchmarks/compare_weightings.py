@@ -1,7 +1,9 @@
-"""Pre-trains PoS-BERT with several weightings and seeds and prints one table of held-out risks, mean and spread.
+"""Pre-trains with several weightings and seeds and prints one table of held-out risks, mean and spread.
 
 python benchmarks/compare_weightings.py configs/nlp/books-small.yaml --seeds 0 1 2 --jobs 2
+python benchmarks/compare_weightings.py configs/vision/nyu-small.yaml --weightings average gradnorm dwa minimax
 
+A weighting is a configuration in configs/vision, for a configuration of images, or in configs/weighting.
 Runs that are finished are not run again; a run that was cut off goes on.
 """
 
@@ -15,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-WEIGHTINGS = Path(__file__).parents[1] / "configs/weighting"
+import yaml
+
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def main() -> None:
@@ -25,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    parser.add_argument("options", nargs="*", help="more options of pretrain-bert, after --")
+    parser.add_argument("options", nargs="*", help="more options of the command, after --")
     arguments = parser.parse_args()
     cells = list(product(arguments.weightings, arguments.seeds))
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -36,15 +40,26 @@ def main() -> None:
 def train(arguments: argparse.Namespace, weighting: str, seed: int) -> dict[str, float]:
     output = arguments.output / f"{weighting}-seed{seed}"
     if not (output / "model/evaluation.json").exists():
-        configs = ["--config", arguments.config, "--config", str(WEIGHTINGS / f"{weighting}.yaml")]
+        of_images = "modalities" in yaml.safe_load(Path(arguments.config).read_text())
+        places = [CONFIGS / "vision", CONFIGS / "weighting"] if of_images else [CONFIGS / "weighting"]
+        overlay = next(path for place in places if (path := place / f"{weighting}.yaml").exists())
+        configs = ["--config", arguments.config, "--config", str(overlay)]
         place = ["--loop.seed", str(seed), "--output", str(output)]
-        command = [sys.executable, "-m", "taskrobust", "pretrain-bert", *configs, *place, *arguments.options]
+        command = [
+            sys.executable,
+            "-m",
+            "taskrobust",
+            "pretrain-mae" if of_images else "pretrain-bert",
+            *configs,
+            *place,
+            *arguments.options,
+        ]
         environment = os.environ | ({"OMP_NUM_THREADS": "1"} if arguments.jobs > 1 else {})
         output.parent.mkdir(parents=True, exist_ok=True)
         with open(f"{output}.log", "a") as log:
             subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
     evaluation = json.loads((output / "model/evaluation.json").read_text())
-    return evaluation["risks"] | {"mean of nine": evaluation["mean"], "worst of nine": evaluation["worst"]}
+    return evaluation["risks"] | {"mean": evaluation["mean"], "worst": evaluation["worst"]}
 
 
 def table(results: dict[tuple[str, int], dict[str, float]], weightings: list[str], seeds: list[int]) -> str:

@@ -15,6 +15,7 @@ from taskrobust import __version__
 
 COMMANDS = {
     "demo": ("taskrobust.demo:demo", "Pre-train two small PoS-BERTs on generated text and compare them, in minutes."),
+    "demo vision": ("taskrobust.demo:demo_vision", "The same with two small MM-MAEs on generated rooms."),
     "annotate": ("taskrobust.nlp.annotate:annotate", "Tag text and encode it as a corpus for pre-training."),
     "pretrain-bert": ("taskrobust.nlp.pretrain:pretrain_bert", "Pre-train a Part-of-Speech Mask BERT."),
     "pretrain-mae": ("taskrobust.vision.pretrain:pretrain_mae", "Pre-train a Multi-Modal Mask MAE."),
@@ -41,7 +42,8 @@ def main() -> None:
     if arguments == ["--version"]:
         print(f"taskrobust {__version__}")
         return
-    name, *options = arguments
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name, options = " ".join(arguments[:words]), arguments[words:]
     if name not in COMMANDS:
         sys.exit(f"error: Expected a command among {list(COMMANDS)}, got {name!r}.\n\n{_overview()}")
     function, parser = _command(name)

@@ -36,7 +36,7 @@ def plot_risks_and_weights(runs: Sequence[RunRecord], path: Path) -> None:
                 weight_axis.plot(steps, _smooth(weights), color=colours[task], linewidth=width)
         risk_axis.set_title(run.label)
         weight_axis.set_xlabel("step")
-    axes[0, 0].set_ylabel("risk (nats; dots: held-out)")
+    axes[0, 0].set_ylabel("risk (dots: held-out)")
     axes[1, 0].set_ylabel("weight")
     for axis in axes.flat:
         axis.grid(alpha=0.25)

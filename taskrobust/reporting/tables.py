@@ -30,7 +30,7 @@ class HeldOutTable:
 
     def rich(self) -> Table:
         """The table for a terminal: mean and worst set apart, the best value of a row in bold."""
-        table = Table(title="Held-out risk (cross-entropy in nats)")
+        table = Table(title="Held-out risk")
         table.add_column("task")
         for label in self.columns:
             table.add_column(label, justify="right")

@@ -19,6 +19,7 @@ from taskrobust.vision.masking import Budget
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.model import MultiModalMae
 from taskrobust.vision.pictures import Picture, prediction_grid
+from taskrobust.vision.scenes import ScenesConfig, prepare_scenes
 from taskrobust.vision.transforms import CentreCrop, JointCrop, Transform
 from taskrobust.weighting import SoftmaxMinimax, Weighting
 
@@ -82,6 +83,7 @@ def pretrain_mae(
     output: Path,
     *,
     modalities: dict[str, Modality],
+    scenes: ScenesConfig | None = None,
     weighting: Callable[[int], Weighting] = SoftmaxMinimax,
     risk: Callable[[int], RiskEstimator] = RiskEstimator,
     mae: MaeShape = MaeShape(),  # noqa: B008  # read only
@@ -103,10 +105,11 @@ def pretrain_mae(
     best/; both load by ``MultiModalMae.from_pretrained``.
 
     Args:
-        train: The training images and their maps, such as ``ImageFolders`` or ``ImageShards``.
+        train: The training images and their maps, such as ``ImageFolders``, ``ImageShards`` or ``Scenes``.
         held_out: The held-out ones.
         output: The run folder.
         modalities: What is read and predicted, by name: ``Rgb``, ``Depth``, ``SemSeg``, ``NormRgb``. Each is a task.
+        scenes: Rooms to generate before, where they are not there yet.
         weighting: How the tasks are weighed. Uniform is the average.
         risk: How the tasks' risks are smoothed and normalised before they are weighed.
         mae: The size of the model.
@@ -128,6 +131,8 @@ def pretrain_mae(
             "Expected parallel=ddp and precision bf16 or no with memory_efficient, got "
             f"{device.parallel} and {device.precision}."
         )
+    if scenes is not None:
+        prepare_scenes(scenes)
     accelerator = make_accelerator(device)
     with accelerator.main_process_first():
         run = RunFolder(output, resolved, resume, accelerator.is_main_process)

@@ -167,7 +167,6 @@ VARIANTS = {
     "GradNorm, memory_efficient": {"mae": {"memory_efficient": True}, "weighting": "GradNorm"},
     "window of running risks": {"loop": {"accumulation": 2}},
     "window of two passes": {"loop": {"accumulation": 2, "window_weights": "two_pass"}},
-    "compiled": {"device": {"compile": True}},
     "EMA": {"optim": {"average": "ema"}},
     "norm_rgb": {"modalities": {"norm_rgb": "NormRgb"}},
     "uniform budget": {"mae": {"budget": "uniform"}},
@@ -175,13 +174,20 @@ VARIANTS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_every_variant_trains(changes: dict[str, Any], settings: dict[str, Any], tmp_path: Path) -> None:
     for key, value in changes.items():
         settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
     evaluation = run("pretrain-mae", settings | {"output": str(tmp_path / "run")})
     assert np.isfinite(evaluation.worst)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_compiled_run_has_the_metrics_of_the_plain_one(settings: dict[str, Any], tmp_path: Path) -> None:
+    run("pretrain-mae", settings | {"output": str(tmp_path / "plain")})
+    run("pretrain-mae", settings | {"output": str(tmp_path / "compiled"), "device": {"compile": True}})
+    assert_same_curve(tmp_path / "compiled", tmp_path / "plain")
 
 
 def test_memory_efficient_run_has_the_metrics_of_the_joint_one(settings: dict[str, Any], tmp_path: Path) -> None:

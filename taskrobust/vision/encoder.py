@@ -22,6 +22,7 @@ class Encoder(nn.Module):
         width: Length D of a token.
         depth: Number of blocks.
         heads: Attention heads of a block.
+        recompute: Whether hidden layers are computed again in the backward pass, for less memory.
 
     References:
         Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021.
@@ -38,13 +39,14 @@ class Encoder(nn.Module):
         width: int,
         depth: int,
         heads: int,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.heads = heads
         self.embeddings = nn.ModuleDict({name: m.embedding(width, patch_size) for name, m in modalities.items()})
         self.global_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, recompute) for _ in range(depth))
         self.register_buffer("positions", sincos_positions(grid, width), persistent=False)
         self.apply(initialise)
 

@@ -63,8 +63,8 @@ class MultiModalMae(  # type: ignore[call-arg]
         concentration: Parameter of the Dirichlet distribution.
         proportions: Shares of the maps, for the fixed budget.
         memory_efficient: Whether to go forward and backward through one decoder at a time, so that no two of them
-            hold their activations in memory. The gradients are the same. Not for float16, where the gradients of
-            unscaled losses underflow.
+            hold their activations in memory, and to compute the encoder's hidden layers again in the backward pass. The
+            gradients are the same. Not for float16, where the gradients of unscaled losses underflow.
 
     Raises:
         ValueError: If the sizes do not fit each other, or a source is not read.
@@ -118,7 +118,7 @@ class MultiModalMae(  # type: ignore[call-arg]
         for name, modality in modalities.items():
             if self._source(name) not in self.inputs:
                 raise ValueError(f"Expected {modality.source!r}, the source of {name!r}, among {list(self.inputs)}.")
-        self.encoder = Encoder(self.inputs, grid, patch_size, width, depth, heads)
+        self.encoder = Encoder(self.inputs, grid, patch_size, width, depth, heads, recompute=memory_efficient)
         self.decoders = nn.ModuleDict(
             {
                 name: Decoder(

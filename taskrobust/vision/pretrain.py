@@ -44,7 +44,8 @@ class MaeShape:
             takes any patches, ``fixed`` takes the ``proportions``.
         concentration: Parameter of the Dirichlet distribution. 1 takes all shares as equally likely.
         proportions: Shares of the maps, for the fixed budget.
-        memory_efficient: Goes forward and backward through one decoder at a time: the same gradients in less memory.
+        memory_efficient: Goes forward and backward through one decoder at a time and computes some of the encoder's
+            activations again: the same gradients in less memory.
     """
 
     image_size: int = 224

@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from taskrobust.cli import _command, run
+from taskrobust.demo import DEMO_VISION
 from taskrobust.vision.model import MultiModalMae
 
 ROOT = Path(__file__).parents[2]
@@ -269,11 +270,24 @@ def test_predict_says_what_is_wrong(
     assert message in result.stderr
 
 
+def test_demo_config_is_the_demo() -> None:
+    assert yaml.safe_load((CONFIGS / "vision/demo.yaml").read_text()) == DEMO_VISION
+
+
+def test_demo_writes_table_plot_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEMO_VISION["scenes"], "train", 100)
+    monkeypatch.setitem(DEMO_VISION["scenes"], "held_out", 20)
+    run("demo vision", {"output": str(tmp_path), "steps": 4})
+    for name in ("table.md", "table.json", "risks_and_weights.png", "predictions.png"):
+        assert (tmp_path / name).stat().st_size > 100
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("vision/*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_valid(path: Path) -> None:
     _, parser = _command("pretrain-mae")
     layers = [path] if "modalities" in path.read_text() else [CONFIGS / "vision/paper-in1k.yaml", path]
-    parsed = parser.parse_args([option for layer in layers for option in ("--config", str(layer))])
+    arguments = [option for layer in layers for option in ("--config", str(layer))]
+    parsed = parser.parse_args([*arguments, "--output", "runs/test"])
     for group, values in yaml.safe_load(path.read_text()).items():
         if group in ("loop", "optim", "mae"):
             assert {key: parsed[group][key] for key in values} == {

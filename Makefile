@@ -14,6 +14,7 @@ setup: .venv/installed
 
 demo: setup
 	$(BIN)/taskrobust demo
+	$(BIN)/taskrobust demo vision
 
 check: setup
 	$(BIN)/ruff check

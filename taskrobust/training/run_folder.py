@@ -13,7 +13,9 @@ _MAY_CHANGE = (
     "loop.eval_every",
     "loop.checkpoint_every",
     "loop.workers",
+    "pictures",
     "corpus.num_proc",
+    "scenes.num_proc",
     "corpus.train_source",  # of a corpus that is there
     "corpus.held_out_source",
     "loop.batch_size",  # on another number of processes; the trainer checks that a step has as many samples

@@ -1,10 +1,17 @@
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, PartialState
+from accelerate import (
+    Accelerator,
+    DistributedDataParallelKwargs,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+    PartialState,
+)
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import nn
@@ -30,6 +37,10 @@ class DeviceConfig:
     compile: bool = False
 
 
+_PATIENCE = timedelta(hours=6)
+"""How long ranks wait for each other: the first may copy a large data set into its cache."""
+
+
 def make_accelerator(config: DeviceConfig) -> Accelerator:
     """Join the process group that torchrun describes, if it does, and choose device and precision.
 
@@ -48,7 +59,10 @@ def make_accelerator(config: DeviceConfig) -> Accelerator:
         cpu=cpu,
         mixed_precision=config.precision,
         fsdp_plugin=plugin,
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+        ],
     )
     if plugin is not None and accelerator.num_processes == 1:
         raise ValueError("Expected several processes, started by torchrun, for parallel=fsdp2, got one.")

@@ -1,26 +1,26 @@
-import json
-import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import pool_batches
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints
 from taskrobust.training.distributed import any_rank, settle, shard
 from taskrobust.training.evaluation import Evaluation, evaluate
+from taskrobust.training.exporting import ExportError, export_model, save_pictures
 from taskrobust.training.interruption import Interruption, ignore_in_worker
+from taskrobust.training.loading import ErrorsAsBatches, ErrorsAsSamples, Samples
 from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
 from taskrobust.training.run_folder import RunFolder
 from taskrobust.training.sampling import GlobalBatchSampler, Key
@@ -59,16 +59,6 @@ class LoopConfig:
     workers: int = 0
 
 
-class Samples(Protocol):
-    """Samples that are read a batch at a time, by their (index, epoch) keys."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def __getitems__(self, keys: list[Key]) -> Any:
-        """The samples with the given keys, for ``collate``."""
-
-
 @dataclass(kw_only=True)
 class Recipe:
     """What is trained: all that the engine has to know of text or images.
@@ -101,10 +91,6 @@ class Recipe:
     shared: Callable[[nn.Module], Shared]
     layers: tuple[type[nn.Module], ...]
     pictures: Callable[[nn.Module], Mapping[str, NDArray[np.uint8]]] | None = None
-
-
-class ExportError(RuntimeError):
-    """A model could not be written."""
 
 
 class _Progress:
@@ -168,47 +154,55 @@ class Trainer:
         """Train to the last step and return the risks on held-out data.
 
         Raises:
-            ValueError: If a step has more or fewer samples than in the run so far.
+            ValueError: If a step has more or fewer samples than in the run so far, or another process is training in
+                the run folder.
             SystemExit: With the shell's code 143, after a checkpoint, if the process was asked to stop.
             CheckpointError: If the last checkpoint could not be written, or none that is there can be read.
             ExportError: If the trained model could not be written. The last checkpoint holds it.
             OSError: If the disk is full and lines of metrics.jsonl wait. The last checkpoint holds them.
         """
-        torch.manual_seed(self.loop.seed + self.accelerator.process_index)  # dropout
-        progress, loop = self.progress, self.loop
-        self._checkpointed = self.checkpoints.load_newest()
-        if self._checkpointed is not None:
-            self._check_samples()
-            self.tracker.say(f"Going on from step {progress.step} of {self.run.path}.")
-        self.tracker.start(progress.step, progress.samples)
-        self.model.train()
-        self.criterion.train()
         try:
-            with Interruption() as interruption, closing(self._batches()) as batches:
-                while progress.step < loop.steps:
-                    self._step(batches)
-                    last = progress.step == loop.steps
-                    if progress.step % loop.eval_every == 0 and not last:
-                        self._evaluate()
-                    if progress.step % loop.checkpoint_every == 0 and not last:
-                        self._checkpoint_if_possible()
-                    # All ranks ask in the same step. The clock of a torchrun that was told to stop runs out in 30 s.
-                    asks = self.accelerator.num_processes == 1 or progress.step % min(loop.log_every, 10) == 0
-                    if asks and not last and interruption.agreed(self.accelerator.device):
-                        self._checkpoint()
-                        self.tracker.say(
-                            f"Stopped after step {progress.step} by {interruption.received or 'another rank'}, with a "
-                            "checkpoint. The same command goes on."
-                        )
-                        raise SystemExit(143)
-            self._checkpoint()  # before the evaluation, which is repeated if the same command is given again
-            evaluation = self._evaluate()
-            self._export(self.run.model, evaluation)
-            self.tracker.finish()
+            with self.run.alone() if self.accelerator.is_main_process else nullcontext():
+                self._resume()
+                with Interruption() as interruption, closing(self._batches()) as batches:
+                    self._train_to_the_end(interruption, batches)
+                self._checkpoint()  # before the evaluation, which is repeated if the same command is given again
+                evaluation = self._evaluate()
+                self._export(self.run.model, evaluation)
+                self.tracker.finish()
         finally:
             self.tracker.close()
             settle(self.accelerator)
         return evaluation
+
+    def _resume(self) -> None:
+        torch.manual_seed(self.loop.seed + self.accelerator.process_index)  # dropout
+        self._checkpointed = self.checkpoints.load_newest()
+        if self._checkpointed is not None:
+            self._check_samples()
+            self.tracker.say(f"Going on from step {self.progress.step} of {self.run.path}.")
+        self.tracker.start(self.progress.step, self.progress.samples)
+        self.model.train()
+        self.criterion.train()
+
+    def _train_to_the_end(self, interruption: Interruption, batches: Iterator[Batch]) -> None:
+        progress, loop = self.progress, self.loop
+        while progress.step < loop.steps:
+            self._step(batches)
+            last = progress.step == loop.steps
+            if progress.step % loop.eval_every == 0 and not last:
+                self._evaluate()
+            if progress.step % loop.checkpoint_every == 0 and not last:
+                self._checkpoint_if_possible()
+            # All ranks ask in the same step. The clock of a torchrun that was told to stop runs out in 30 s.
+            asks = self.accelerator.num_processes == 1 or progress.step % min(loop.log_every, 10) == 0
+            if asks and not last and interruption.agreed(self.accelerator.device):
+                self._checkpoint()
+                self.tracker.say(
+                    f"Stopped after step {progress.step} by {interruption.received or 'another rank'}, with a "
+                    "checkpoint. The same command goes on."
+                )
+                raise SystemExit(143)
 
     def _samples_per_step(self) -> int:
         processes: int = self.accelerator.num_processes
@@ -232,10 +226,14 @@ class Trainer:
             self.accelerator.num_processes,
             self.progress.samples,
         )
+        yield from self._load(self.recipe.data, sampler, self.recipe.collate)
+
+    def _load(self, data: Samples, keys: Iterable[list[Key]], collate: Callable[[Any], Batch]) -> Generator[Batch]:
+        """Batches of the samples with the given keys."""
         loader = DataLoader(
-            cast(Dataset[Any], self.recipe.data),
-            batch_sampler=sampler,
-            collate_fn=self.recipe.collate,
+            cast(Dataset[Any], ErrorsAsSamples(data)),
+            batch_sampler=cast(Sampler[list[int]], keys),
+            collate_fn=ErrorsAsBatches(collate),
             num_workers=self.loop.workers,
             pin_memory=self.accelerator.device.type == "cuda",
             worker_init_fn=ignore_in_worker,
@@ -243,7 +241,10 @@ class Trainer:
         )
         batches = iter(loader)
         try:
-            yield from batches
+            for batch in batches:
+                if isinstance(batch, Exception):
+                    raise batch
+                yield batch
         finally:
             if self.loop.workers > 0:
                 # Not left to the garbage collector: the traceback of an error keeps the loader, and a process that
@@ -326,9 +327,7 @@ class Trainer:
             pictures = self.recipe.pictures(model)
         model.train(training)
         try:
-            self.run.pictures.mkdir(exist_ok=True)
-            for name, picture in pictures.items():
-                Image.fromarray(picture).save(self.run.pictures / f"step-{self.progress.step:08d}-{name}.png")
+            save_pictures(self.run.pictures, pictures, self.progress.step)
         except OSError as error:
             self.tracker.say(f"The pictures of step {self.progress.step} could not be written ({error}).")
 
@@ -336,11 +335,10 @@ class Trainer:
         """As many batches on every rank; one beyond the last sample does not count."""
         recipe, size = self.recipe, self.loop.batch_size
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        for start in range(0, recipe.held_out_samples, ranks * size):
-            first = start + rank * size
-            keys = [(index, 0) for index in range(first, min(first + size, recipe.held_out_samples))]
-            samples = recipe.held_out.__getitems__(keys or [(0, 0)])
-            yield recipe.held_out_collate(samples), bool(keys)
+        firsts = [start + rank * size for start in range(0, recipe.held_out_samples, ranks * size)]
+        keys = [[(i, 0) for i in range(first, min(first + size, recipe.held_out_samples))] for first in firsts]
+        with closing(self._load(recipe.held_out, [k or [(0, 0)] for k in keys], recipe.held_out_collate)) as batches:
+            yield from zip(batches, map(bool, keys), strict=True)
 
     def _checkpoint(self) -> None:
         if self.progress.step == self._checkpointed:
@@ -369,17 +367,8 @@ class Trainer:
         state = self.accelerator.get_state_dict(self.model) if sharded else self._averaged_model().state_dict()
         failure: Exception | None = None
         if self.accelerator.is_main_process:
-            unfinished = folder.with_name(f".{folder.name}")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            try:
-                self.recipe.export(self._averaged_model(), state, unfinished)
-                result = {"step": self.progress.step, **asdict(evaluation)}
-                (unfinished / "evaluation.json").write_text(json.dumps(result, indent=2))
-                shutil.rmtree(folder, ignore_errors=True)
-                unfinished.rename(folder)
-            except Exception as error:  # on a full disk safetensors and torch raise errors of their own
-                shutil.rmtree(unfinished, ignore_errors=True)
-                failure = error
+            write = partial(self.recipe.export, self._averaged_model(), state)
+            failure = export_model(folder, write, self.progress.step, evaluation)
         if any_rank(self.accelerator, failure is not None):
             reason = failure if failure is not None else "the main rank failed"
             raise ExportError(

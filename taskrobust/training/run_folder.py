@@ -1,3 +1,6 @@
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +17,15 @@ _MAY_CHANGE = (
     "loop.checkpoint_every",
     "loop.workers",
     "pictures",
+    "mae.memory_efficient",
     "corpus.num_proc",
     "scenes.num_proc",
+    "scenes.folder",
+    *(
+        f"{data}.init_args.{setting}"
+        for data in ("train", "held_out")
+        for setting in ("root", "folder", "pseudo_labels", "cache", "num_proc", "on_error")
+    ),
     "corpus.train_source",  # of a corpus that is there
     "corpus.held_out_source",
     "loop.batch_size",  # on another number of processes; the trainer checks that a step has as many samples
@@ -48,9 +58,26 @@ class RunFolder:
             unfinished.write_text(yaml.safe_dump(config, sort_keys=False))
             unfinished.replace(path / "config.yaml")
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes out while this one trains. For the main rank.
+
+        Raises:
+            ValueError: If another process is training in the folder.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, as that of flock is
+            except (BlockingIOError, PermissionError) as error:
+                raise ValueError(
+                    f"Expected to be alone in the run folder {self.path}, but another process is training in it. Wait "
+                    "for it or end it: ranks live on when torchrun is killed with -9."
+                ) from error
+            yield
+
     def _check(self, config: dict[str, Any], resume: Resume) -> None:
         path, config_file = self.path, self.path / "config.yaml"
-        if not path.exists() or not any(file.name != ".config.yaml" for file in path.iterdir()):
+        if not path.exists() or not any(file.name not in (".config.yaml", ".lock") for file in path.iterdir()):
             return
         if resume == "never":
             raise ValueError(f"Expected an empty or new run folder with --resume never, {path} holds files.")

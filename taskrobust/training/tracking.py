@@ -71,7 +71,8 @@ class Tracker:
         Raises:
             OSError: If the disk does not take those that wait.
         """
-        self.metrics.write()
+        if self.main:
+            self.metrics.write()
 
     def close(self) -> None:
         """End the progress bar."""
@@ -121,7 +122,8 @@ class Tracker:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take rows and lines up again."""
-        self.metrics.waiting = list(state["lines"])
+        if self.main:
+            self.metrics.waiting = list(state["lines"])
         self.filled = len(state["rows"])  # more than log_every, if that is smaller than it was
         self.rows = torch.cat([state["rows"].to(self.rows.device), self.rows])
 

@@ -130,6 +130,16 @@ def test_full_disk_costs_checkpoints_but_not_the_run_until_its_end(toy: Toy, tmp
     assert_same_run(run, reference)
 
 
+def test_lines_that_waited_are_written_once_by_two_ranks(toy: Toy, tmp_path: Path) -> None:
+    settings = {"processes": 2, "batch_size": 2}
+    assert toy(tmp_path / "reference", **settings).codes == [0, 0]
+    # The checkpoint of step 10 fits, the metrics do not; what goes on from it has lines that wait.
+    outcome = toy(tmp_path / "run", full="4000:6:until:11", signal="SIGKILL:12", **settings)
+    assert -9 in outcome.codes
+    assert toy(tmp_path / "run", **settings).codes == [0, 0]
+    assert lines(tmp_path / "run") == lines(tmp_path / "reference")
+
+
 def test_full_disk_costs_no_line_and_no_model(toy: Toy, tmp_path: Path, reference: Path) -> None:
     """No file may grow beyond 1,500 bytes from step 8 to 12: no metrics, no checkpoint, no best model."""
     run = tmp_path / "run"

@@ -1,9 +1,11 @@
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from launch import Toy
 
 from taskrobust.training.run_folder import RunFolder
 
@@ -66,3 +68,17 @@ def test_folder_of_a_run_that_was_killed_at_its_first_file_is_a_new_one(tmp_path
 def test_other_ranks_do_not_stumble_over_what_the_main_one_writes(tmp_path: Path) -> None:
     RunFolder(tmp_path, CONFIG, "never", main=True)
     RunFolder(tmp_path, CONFIG, "never", main=False)
+
+
+def test_second_process_in_a_run_folder_is_refused(toy: Toy, tmp_path: Path) -> None:
+    first = toy.start(tmp_path / "run", pause=0.1)
+    while not (tmp_path / "run/metrics.jsonl").exists():
+        assert first[0].is_alive()
+        time.sleep(0.01)
+    outcome = toy(tmp_path / "run", pause=0.1)
+    assert outcome.codes == [1]
+    assert (
+        f"Expected to be alone in the run folder {tmp_path / 'run'}, but another process is training" in outcome.output
+    )
+    first[0].join(60)
+    assert first[0].exitcode == 0

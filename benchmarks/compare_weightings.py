@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def train(arguments: argparse.Namespace, weighting: str, seed: int) -> dict[str, float]:
-    output = arguments.output / f"{weighting}-seed{seed}"
+    output = arguments.output / Path(arguments.config).stem / f"{weighting}-seed{seed}"
     if not (output / "model/evaluation.json").exists():
         of_images = "modalities" in yaml.safe_load(Path(arguments.config).read_text())
         places = [CONFIGS / "vision", CONFIGS / "weighting"] if of_images else [CONFIGS / "weighting"]

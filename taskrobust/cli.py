@@ -96,10 +96,14 @@ def _with_lists(options: list[str], function: Callable[..., Any]) -> list[str]:
     lists = {name: get_origin(kind) is list for name, kind in kinds.items() if _takes_list(kind)}
     joined: list[str] = []
     values: dict[str, list[str]] = {}
+    places: dict[str, int] = {}
     current = None
     for option in options:
         name, equals, value = option.partition("=")
         if name in lists:
+            if name not in values:
+                places[name] = len(joined)
+                joined.append("")  # filled in below
             current = values.setdefault(name, [])
             current += [value] if equals else []
         elif current is None or option.startswith("-"):
@@ -109,7 +113,7 @@ def _with_lists(options: list[str], function: Callable[..., Any]) -> list[str]:
             current.append(option)
     for name, given in values.items():
         is_one = len(given) == 1 and (given[0].startswith("[") or not lists[name])
-        joined.append(f"{name}={given[0] if is_one else json.dumps(given)}")
+        joined[places[name]] = f"{name}={given[0] if is_one else json.dumps(given)}"
     return joined
 
 

@@ -93,9 +93,9 @@ def demo_vision(output: Path = Path("runs/demo-vision"), seed: int = 0, steps: i
         "loop": DEMO_VISION["loop"] | {"steps": steps, "seed": seed},
     }
     folders = _compare("pretrain-mae", settings, {"average": "Uniform", "minimax": "SoftmaxMinimax"}, output)
-    last = sorted((folders["minimax"] / "pictures").glob("*.png"))[-1]
-    shutil.copy(last, output / "predictions.png")
-    Console().print(f"Predictions: {output / 'predictions.png'}")
+    for last in sorted((folders["minimax"] / "pictures").glob("*.png"))[-1:]:
+        shutil.copy(last, output / "predictions.png")
+        Console().print(f"Predictions: {output / 'predictions.png'}")
 
 
 def _compare(command: str, settings: dict[str, Any], weightings: dict[str, str], output: Path) -> dict[str, Path]:

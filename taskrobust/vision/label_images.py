@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -17,10 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from taskrobust.vision.data.samples import DAMAGED, OnError
 from taskrobust.vision.labellers import Labeller, Size
 from taskrobust.vision.modalities import Rgb
-
-OnError = Literal["raise", "skip"]
 
 _SECONDS_BETWEEN_LINES: Final = 30
 
@@ -120,7 +119,7 @@ class _Images(Dataset[_Read]):
         try:
             with Image.open(self.source / name) as file:
                 colours = Rgb().decode(file).as_subclass(Tensor)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except DAMAGED as error:
             return _Read(name, error=str(error))
         inputs = self.processor(images=colours, input_data_format="channels_first", return_tensors="pt")
         return _Read(name, (colours.shape[1], colours.shape[2]), inputs["pixel_values"][0])

@@ -18,6 +18,8 @@ _GREY: Final = 128
 _WHITE: Final = 255
 _GAP: Final = 4
 _HEADING: Final = 16
+_SMALLEST: Final = 100
+"""Side in pixels below which a picture is enlarged, so that it can be looked at and headings fit."""
 
 
 def prediction_grid(model: MultiModalMae, batch: Mapping[str, Tensor]) -> Picture:
@@ -82,6 +84,8 @@ def _pixels(masked: Tensor, grid: tuple[int, int], patch_size: int) -> NDArray[n
 
 
 def _with_headings(headings: Sequence[str], columns: Sequence[Picture]) -> Picture:
+    times = -(-_SMALLEST // columns[0].shape[2])
+    columns = [column.repeat(times, 1).repeat(times, 2) for column in columns]
     rows, height, width, _ = columns[0].shape
     sheet = np.full(
         (_HEADING + rows * (height + _GAP), len(columns) * (width + _GAP) - _GAP, 3), _WHITE, dtype=np.uint8

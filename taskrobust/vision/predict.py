@@ -5,11 +5,12 @@ from PIL import Image
 from rich.console import Console
 
 from taskrobust.vision.data import MaeCollate
-from taskrobust.vision.data.samples import Sample
+from taskrobust.vision.data.samples import DAMAGED, Sample
 from taskrobust.vision.masking import TokenBudget
 from taskrobust.vision.modalities import Rgb
 from taskrobust.vision.model import MultiModalMae
 from taskrobust.vision.pictures import predicted_pictures, prediction_grid
+from taskrobust.vision.saved import load_model
 from taskrobust.vision.transforms import CentreCrop
 
 
@@ -23,7 +24,7 @@ def predict(
     """Predict all maps of colour images with a pre-trained Multi-Modal Mask MAE.
 
     For each image a folder in ``output`` holds grid.png (the masked image, predictions and what is known) and the
-    predicted maps, one file each. A large square in the middle of the image is taken.
+    predicted maps, one file each; what is there is replaced. A large square in the middle of the image is taken.
 
     Args:
         model: A run folder, of which the final model is taken, or a model's own folder.
@@ -35,13 +36,10 @@ def predict(
     stems = [path.stem for path in image]
     if len(set(stems)) < len(stems):
         raise ValueError(f"Expected images of different names, as each has a folder of its own, got {stems}.")
-    folder = model / "model" if (model / "model").is_dir() else model
-    if not (folder / "config.json").exists():
-        raise ValueError(f"Expected a run folder with a finished model, or a model's folder, got {model}.")
-    trained = MultiModalMae.from_pretrained(folder).eval()
+    trained = load_model(model).eval()
     names = [name for name, modality in trained.inputs.items() if isinstance(modality, Rgb)]
     if not names:
-        raise ValueError(f"Expected a model that reads colour images, {folder} reads {list(trained.inputs)}.")
+        raise ValueError(f"Expected a model that reads colour images, {model} reads {list(trained.inputs)}.")
     if visible is not None:
         if not 0 < visible <= trained.patches:
             raise ValueError(f"Expected 1 to {trained.patches} visible patches, got {visible}.")
@@ -58,7 +56,7 @@ def predict(
         Image.fromarray(prediction_grid(trained, batch)).save(to / "grid.png")
         for task, picture in predicted_pictures(trained, batch).items():
             Image.fromarray(picture[0]).save(to / f"{task}.png")
-        console.print(f"{path}: {to}", markup=False, highlight=False)
+        console.print(f"{path}: {to}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _read(path: Path, name: str, model: MultiModalMae) -> Sample:
@@ -67,7 +65,7 @@ def _read(path: Path, name: str, model: MultiModalMae) -> Sample:
         with Image.open(path) as file:
             file.load()
             decoded = modality.decode(file)
-    except (OSError, SyntaxError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} cannot be read as an image: {error}.") from error
     crop = CentreCrop(model.image_size)({name: decoded}, (0, 0))[name]
     return {name: modality.pack(crop)}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from taskrobust.loss import MultiTaskLoss, OnNonfinite
@@ -19,6 +20,7 @@ from taskrobust.vision.masking import Budget
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.model import MultiModalMae
 from taskrobust.vision.pictures import Picture, prediction_grid
+from taskrobust.vision.saved import start_from
 from taskrobust.vision.scenes import ScenesConfig, prepare_scenes
 from taskrobust.vision.transforms import CentreCrop, JointCrop, Transform
 from taskrobust.weighting import SoftmaxMinimax, Weighting
@@ -115,8 +117,8 @@ def pretrain_mae(
         risk: How the tasks' risks are smoothed and normalised before they are weighed.
         mae: The size of the model.
         crop: The random crops.
-        init_from: A model to start from, of the same modalities and sizes, as a folder or a name on the hub. None
-            starts from random parameters.
+        init_from: A model to start from, of the same modalities and sizes: a run folder, a model's folder or a name on
+            the hub. None starts from random parameters.
         held_out_samples: How many of the held-out images are evaluated, always with the same masks. None takes all.
         pictures: How many of them are drawn at each evaluation.
         loop: Steps, batches, logging.
@@ -140,13 +142,16 @@ def pretrain_mae(
         random_crop = JointCrop(mae.image_size, scale=crop.scale, ratio=crop.ratio, flip=crop.flip, seed=loop.seed)
         train_images = train(modalities, random_crop)
         held_out_images = held_out(modalities, CentreCrop(mae.image_size))
-    held_out_samples = min(held_out_samples or len(held_out_images), len(held_out_images))
+    if held_out_samples is None:
+        held_out_samples = len(held_out_images)
+    elif not 0 < held_out_samples <= len(held_out_images):
+        raise ValueError(f"Expected 1 to {len(held_out_images)} held-out samples, got {held_out_samples}.")
     held_out_collate = MaeCollate(modalities, mae.image_size, mask_seed=_HELD_OUT_MASK_SEED)
 
     torch.manual_seed(loop.seed)
     model = MultiModalMae(modalities, **asdict(mae))
     if init_from is not None:
-        model.load_state_dict(MultiModalMae.from_pretrained(init_from).state_dict())
+        start_from(model, init_from)
     if device.compile:
         model.encoder.compile()
     criterion = MultiTaskLoss(
@@ -179,10 +184,19 @@ def pretrain_mae(
         pictures=draw if pictures > 0 else None,
     )
     evaluation = Trainer(recipe, run, loop, optim, accelerator).train()
-    if train_images.skipped:
-        accelerator.print(f"{train_images.skipped} files of the training images could not be read and were left out.")
+    for name, images in (("training", train_images), ("held-out", held_out_images)):
+        _report_unreadable(name, images, accelerator)
     accelerator.end_training()
     return evaluation
+
+
+def _report_unreadable(name: str, images: Images, accelerator: Accelerator) -> None:
+    """Say how many files of any rank could not be read. Called by all ranks."""
+    if images.unreadable is not None:
+        on_ranks = accelerator.reduce(images.unreadable.int().to(accelerator.device))
+        accelerator.print(
+            f"Files of {name} images that could not be read and were left out: {int((on_ranks > 0).sum())}."
+        )
 
 
 def _shared_activation(model: nn.Module) -> Tensor:

@@ -154,6 +154,26 @@ def test_a_number_of_classes_that_bytes_cannot_hold_is_refused(number: int) -> N
         SemSeg(num_classes=number)
 
 
+@pytest.mark.parametrize("void", [-1, 256])
+def test_a_void_label_that_is_no_byte_is_refused(void: int) -> None:
+    with pytest.raises(ValueError, match=f"Expected a void label from 0 to 255, got {void}"):
+        SemSeg(void=void)
+
+
+@pytest.mark.parametrize("stride", [0, -4])
+def test_a_stride_below_one_pixel_is_refused(stride: int) -> None:
+    with pytest.raises(ValueError, match=f"Expected a stride of at least 1 pixel, got {stride}"):
+        SemSeg(stride=stride)
+
+
+def test_the_last_class_after_zero_cannot_be_void() -> None:
+    with pytest.raises(ValueError, match="Expected a void label that is no class, got 255, the last of 255 classes"):
+        SemSeg(num_classes=255, reduce_zero_label=True)
+    image = Image.frombytes("L", (256, 1), bytes(range(256)))
+    classes = SemSeg(num_classes=255, reduce_zero_label=True, void=0).decode(image)
+    assert classes.flatten().tolist() == [VOID, *range(255)]
+
+
 # Batches.
 
 

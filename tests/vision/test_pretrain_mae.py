@@ -17,6 +17,7 @@ from PIL import Image
 
 from taskrobust.cli import _command, run
 from taskrobust.demo import DEMO_VISION
+from taskrobust.vision.data import ImageFolders
 from taskrobust.vision.model import MultiModalMae
 
 ROOT = Path(__file__).parents[2]
@@ -104,8 +105,19 @@ def write_config(settings: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def test_run_leaves_models_metrics_and_pictures(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_run_leaves_models_metrics_and_pictures(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    getitems = ImageFolders.__getitems__
+
+    def noting(images: ImageFolders, keys: Any) -> Any:
+        read.extend(index for index, _ in keys if len(images) == 8)
+        return getitems(images, keys)
+
+    monkeypatch.setattr(ImageFolders, "__getitems__", noting)
     evaluation = run("pretrain-mae", settings | {"output": str(tmp_path / "run")})
+    assert set(read) == set(range(8))  # all held-out images are evaluated
     assert list(evaluation.risks) == ["rgb", "depth", "semseg"]
     for name in ("model", "best"):
         model = MultiModalMae.from_pretrained(tmp_path / "run" / name)
@@ -113,12 +125,15 @@ def test_run_leaves_models_metrics_and_pictures(settings: dict[str, Any], tmp_pa
     drawn = sorted(path.name for path in (tmp_path / "run/pictures").iterdir())
     assert drawn == ["step-00000004-predictions.png", "step-00000008-predictions.png"]
     with Image.open(tmp_path / "run/pictures" / drawn[0]) as picture:
-        assert picture.size == (9 * (32 + 4) - 4, 16 + 2 * (32 + 4))
+        assert picture.size == (9 * (128 + 4) - 4, 16 + 2 * (128 + 4))  # four times as large, to be seen
 
 
-def test_killed_run_goes_on_to_the_same_metrics_and_model(settings: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("weighting", ["SoftmaxMinimax", pytest.param("Uncertainty", marks=pytest.mark.slow)])
+def test_killed_run_goes_on_to_the_same_metrics_and_model(
+    weighting: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
     loop = settings["loop"] | {"steps": 30, "workers": 1}
-    settings = settings | {"loop": loop}
+    settings = settings | {"loop": loop, "weighting": weighting}
     run("pretrain-mae", settings | {"output": str(tmp_path / "whole")})
     config = write_config(settings | {"output": str(tmp_path / "run")}, tmp_path / "config.yaml")
     process = subprocess.Popen(
@@ -142,13 +157,25 @@ def test_killed_run_goes_on_to_the_same_metrics_and_model(settings: dict[str, An
     assert models[0] == models[1]
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+PARALLEL = {
+    "ddp": [],
+    "memory_efficient with GradNorm": ["--mae.memory_efficient", "true", "--weighting", "GradNorm"],
+    "fsdp2": ["--device.parallel", "fsdp2"],
+    "fsdp2 with GradNorm": ["--device.parallel", "fsdp2", "--weighting", "GradNorm"],
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(options, id=name, marks=[pytest.mark.slow] * ("with" in name)) for name, options in PARALLEL.items()],
+)
 def test_two_processes_give_the_curve_of_one_with_twice_the_batch(
-    parallel: str, settings: dict[str, Any], tmp_path: Path
+    options: list[str], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     config = write_config(settings, tmp_path / "config.yaml")
-    run("pretrain-mae", settings | {"output": str(tmp_path / "one")})
-    halves = ["--loop.batch_size", 2, "--device.parallel", parallel]
+    weighting = {"weighting": "GradNorm"} if "GradNorm" in options else {}
+    run("pretrain-mae", settings | weighting | {"output": str(tmp_path / "one")})
+    halves = ["--loop.batch_size", 2, *options]
     result = call("pretrain-mae", "--config", config, "--output", tmp_path / "two", *halves, processes=2)
     assert result.returncode == 0, result.stderr
     assert_same_curve(tmp_path / "two", tmp_path / "one")
@@ -170,6 +197,7 @@ VARIANTS = {
     "window of two passes": {"loop": {"accumulation": 2, "window_weights": "two_pass"}},
     "EMA": {"optim": {"average": "ema"}},
     "norm_rgb": {"modalities": {"norm_rgb": "NormRgb"}},
+    "uncertainty of four tasks": {"modalities": {"norm_rgb": "NormRgb"}, "weighting": "Uncertainty"},
     "uniform budget": {"mae": {"budget": "uniform"}},
     "fixed budget": {"mae": {"budget": "fixed", "proportions": [0.5, 0.25, 0.25]}},
 }
@@ -200,10 +228,18 @@ def test_memory_efficient_run_has_the_metrics_of_the_joint_one(settings: dict[st
 
 def test_run_starts_from_another_runs_model(settings: dict[str, Any], tmp_path: Path) -> None:
     run("pretrain-mae", settings | {"output": str(tmp_path / "first")})
-    start = {"init_from": str(tmp_path / "first/model"), "optim": {"lr": 0.0}}
+    start = {"init_from": str(tmp_path / "first"), "optim": {"lr": 0.0}}
     run("pretrain-mae", settings | start | {"output": str(tmp_path / "second")})
     before, after = (MultiModalMae.from_pretrained(tmp_path / name / "model") for name in ("first", "second"))
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+    for changes, message in (
+        ({"init_from": str(tmp_path / "nowhere")}, "a model's folder or a name on the hub, got .*nowhere"),
+        ({"init_from": str(tmp_path)}, "Expected a run folder with a finished model"),
+        ({"mae": settings["mae"] | {"heads": 4}}, "to be of the same kind, but heads is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run("pretrain-mae", settings | start | changes | {"output": str(tmp_path / "refused")})
 
 
 def test_memory_efficiency_is_refused_where_it_cannot_be(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -217,13 +253,51 @@ def test_files_that_cannot_be_read_are_counted(settings: dict[str, Any], images:
     subprocess.run(["cp", "-r", images, root], check=True)
     (root / "train/depth/all/003.png").write_bytes(b"no image")
     settings["train"]["init_args"] |= {"root": str(root)}
+    settings["loop"] |= {"workers": 1}
     config = write_config(settings | {"output": str(tmp_path / "run")}, tmp_path / "config.yaml")
     result = call("pretrain-mae", "--config", config)
     assert result.returncode != 0
     assert "003.png cannot be read as an image" in result.stderr
-    result = call("pretrain-mae", "--config", config, "--train.on_error", "skip", "--output", tmp_path / "skipping")
+    assert "Traceback" not in result.stderr
+    result = call("pretrain-mae", "--config", config, "--train.on_error", "skip")  # goes on
     assert result.returncode == 0, result.stderr
-    assert "1 files of the training images could not be read and were left out." in result.stdout
+    assert "Files of training images that could not be read and were left out: 1." in result.stdout
+
+
+def test_shards_give_the_run_of_their_folders(settings: dict[str, Any], images: Path, tmp_path: Path) -> None:
+    result = call("shards", "--source", images / "train", "--output", tmp_path / "shards", "--samples-per-shard", 5)
+    assert result.returncode == 0, result.stderr
+    run("pretrain-mae", settings | {"output": str(tmp_path / "folders")})
+    places = {"folder": str(tmp_path / "shards"), "cache": str(tmp_path / "cache")}
+    shards = {"train": {"class_path": "ImageShards", "init_args": places}}
+    run("pretrain-mae", settings | shards | {"output": str(tmp_path / "shards-run")})
+    assert metrics(tmp_path / "shards-run") == metrics(tmp_path / "folders")
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.skipif("TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA names no folder with NYUv2")
+def test_nyu_goes_on_after_kill_and_matches_itself_under_two_processes(tmp_path: Path) -> None:
+    few = ["--loop.steps", 6, "--loop.checkpoint_every", 2, "--loop.eval_every", 3, "--loop.log_every", 1]
+    few += ["--loop.batch_size", 4, "--held_out_samples", 8, "--device.precision", "no", "--optim.warmup_steps", 0]
+    arguments = ["pretrain-mae", "--config", CONFIGS / "vision/nyu-small.yaml", *few]
+    assert call(*arguments, "--output", tmp_path / "whole").returncode == 0
+    process = subprocess.Popen(
+        command(*arguments, "--output", tmp_path / "killed"),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "killed/checkpoints/step-00000002").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    result = call(*arguments, "--output", tmp_path / "killed")
+    assert "Going on from step" in result.stdout
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    result = call(*arguments, "--output", tmp_path / "two", "--loop.batch_size", 2, processes=2)
+    assert result.returncode == 0, result.stderr
+    assert_same_curve(tmp_path / "two", tmp_path / "whole")
 
 
 def test_predict_draws_all_maps_of_an_image(settings: dict[str, Any], images: Path, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
+import errno
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,16 @@ from torchvision.tv_tensors import TVTensor
 from taskrobust.training.sampling import Key
 from taskrobust.vision.data import MaeCollate
 from taskrobust.vision.modalities import Depth, NormRgb, Rgb, SemSeg
-from taskrobust.vision.scenes import LABELS, OBJECTS, ROOMS, Scenes, ScenesConfig, generate_scenes, prepare_scenes
+from taskrobust.vision.scenes import (
+    LABELS,
+    OBJECTS,
+    ROOMS,
+    Scenes,
+    ScenesConfig,
+    generate_scenes,
+    prepare_scenes,
+    store,
+)
 from taskrobust.vision.scenes.primitives import Material, Primitive, Shape, meet, surface, turned
 from taskrobust.vision.scenes.pseudo_labels import pseudo_labels
 from taskrobust.vision.scenes.render import Rendering, render
@@ -221,6 +232,45 @@ generate_scenes(Path({str(tmp_path / "killed")!r}), "train", 1500, size=16)
     assert (records[:500] == before).all()
     assert all(record["rgb"].any() for record in records)
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [RECORDS, "scenes.json"]
+
+
+def test_a_full_disk_is_an_error_and_the_next_call_starts_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "rooms"
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
+        with pytest.raises(OSError, match=rf"No space left on device: '{folder / RECORDS}'"):
+            generate_scenes(folder, "train", 2, size=16)
+    assert list(folder.iterdir()) == []
+    generate_scenes(folder, "train", 2, size=16)
+    assert (folder / RECORDS).stat().st_blocks * 512 >= (folder / RECORDS).stat().st_size
+    assert len(Scenes(MODALITIES, CentreCrop(16), folder=folder)) == 2
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_error_in_a_process_ends_the_others_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    begun = []
+
+    def write_chunk(folder: Path, wanted: dict[str, Any], chunk: range) -> range:
+        begun.append(chunk.start)
+        if chunk.start == 250:
+            raise error
+        time.sleep(0.05)
+        return chunk
+
+    monkeypatch.setattr(store, "ProcessPoolExecutor", lambda processes, _: ThreadPoolExecutor(processes))
+    monkeypatch.setattr(store, "_write_chunk", write_chunk)
+    with pytest.raises(error):
+        generate_scenes(tmp_path / "rooms", "train", 250 * 40, size=1, num_proc=2)
+    assert len(begun) < 10
+    assert (tmp_path / "rooms/finished.txt").read_text() == "0\n"
 
 
 def test_folder_of_other_rooms_is_refused(tmp_path: Path) -> None:

@@ -173,6 +173,84 @@ def test_an_index_out_of_range_is_an_error(root: Path, index: int) -> None:
         folders(root).__getitems__([(0, 0), (index, 0)])
 
 
+# Parts of the samples
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Callable[..., ImageFolders]:
+    """Makes data sets of 2000 empty files, numbered one after the other."""
+    for number in range(2000):
+        path = tmp_path / f"train/rgb/{'cat' if number % 2 else 'dog'}/{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def make(**options: Any) -> ImageFolders:
+        return ImageFolders({"rgb": Rgb()}, CROP, root=tmp_path, **options)
+
+    return make
+
+
+def paths_and_labels(data: ImageFolders) -> list[tuple[str, int | None]]:
+    return [(next(data._files(index)).name, data._label(index)) for index in range(len(data))]
+
+
+def test_parts_are_disjoint_and_together_all_samples(rooms: Callable[..., ImageFolders]) -> None:
+    parts = [rooms(part=part) for part in ((0, 0.1), (0.1, 0.5), (0.5, 1))]
+    assert all(part.classes == ["cat", "dog"] for part in parts)
+    assert sorted(sample for part in parts for sample in paths_and_labels(part)) == paths_and_labels(rooms())
+
+
+@pytest.mark.parametrize("part", [(0, 0.9), (0.9, 1), (0.25, 0.5), (0.5, 0.51)])
+def test_a_part_has_about_its_share_of_each_class(
+    rooms: Callable[..., ImageFolders], part: tuple[float, float]
+) -> None:
+    labels = [label for _, label in paths_and_labels(rooms(part=part))]
+    share = part[1] - part[0]
+    deviation = (1000 * share * (1 - share)) ** 0.5
+    for label in (0, 1):
+        assert labels.count(label) == pytest.approx(1000 * share, abs=4 * deviation)
+
+
+def test_the_part_of_a_sample_depends_on_its_class_and_stem_alone(
+    rooms: Callable[..., ImageFolders], tmp_path: Path
+) -> None:
+    def stems(data: ImageFolders) -> set[str]:
+        return {"/".join(Path(name).with_suffix("").parts[-2:]) for name, _ in paths_and_labels(data)}
+
+    before = stems(rooms(part=(0.9, 1)))
+    assert min(before) == "cat/0013"  # on any machine, in any version
+    assert max(before) == "dog/1998"
+    (tmp_path / "train/rgb/bird").mkdir()
+    for number in range(2000):
+        (tmp_path / f"train/rgb/bird/{number:04d}.png").touch()
+        if number % 5 == 0:
+            (tmp_path / f"train/rgb/{'cat' if number % 2 else 'dog'}/{number:04d}.png").unlink()
+    (tmp_path / "train/rgb/cat/0013.png").rename(tmp_path / "train/rgb/cat/0013.JPEG")
+    after = stems(rooms(part=(0.9, 1)))
+    assert {stem for stem in after if not stem.startswith("bird")} == {stem for stem in before if int(stem[4:]) % 5}
+
+
+def test_samples_of_a_part_are_those_of_all(root: Path) -> None:
+    whole, part = folders(root), folders(root, part=(0.3, 1))
+    assert 0 < len(part) < 6
+    places = {sample: index for index, sample in enumerate(paths_and_labels(whole))}
+    for index, sample in enumerate(paths_and_labels(part)):
+        ours, theirs = (data.__getitems__([(at, 0)])[0][1] for data, at in ((part, index), (whole, places[sample])))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("part", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1), (0, 1.5), (float("nan"), 1)])
+def test_a_part_that_is_no_range_is_an_error(root: Path, part: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"Expected a part from one number in \[0, 1\] up to a larger one, got \("):
+        folders(root, part=part)
+
+
+def test_a_part_without_samples_is_an_error(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected images in the part \(0\.5, 0\.5001\), all 6 lie outside"):
+        folders(root, part=(0.5, 0.5001))
+
+
 # Damaged files
 
 

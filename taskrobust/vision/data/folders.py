@@ -23,9 +23,12 @@ class PairedFolders(ImageMaps):
         missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
         on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
             sample is without it, and the file is counted.
+        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. A sample's place is a hash of its class folder and stem, whatever other files there are.
 
     Raises:
-        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
+            ``part`` is no range within [0, 1] or holds no sample.
     """
 
     def __init__(
@@ -36,13 +39,14 @@ class PairedFolders(ImageMaps):
         folders: Mapping[str, Path],
         missing: Missing = "error",
         on_error: OnError = "raise",
+        part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(modalities, transform, on_error)
         unknown = [name for name in folders if name not in self.modalities]
         without = [name for name in self.modalities if name not in folders]
         if unknown or (without and missing == "error"):
             raise ValueError(f"Expected a folder for each of {list(self.modalities)}, got them for {list(folders)}.")
-        self._listing = Listing(folders, {name: self.modalities[name].suffixes for name in folders}, missing)
+        self._listing = Listing(folders, {name: self.modalities[name].suffixes for name in folders}, missing, part)
         self.classes = [] if self._listing.classes == ["all"] else self._listing.classes
         """Names of the classes, none where the images have none."""
         self._share_count()
@@ -68,9 +72,12 @@ class ImageFolders(PairedFolders):
         missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
         on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
             sample is without it, and the file is counted.
+        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. A sample's place is a hash of its class folder and stem, whatever other files there are.
 
     Raises:
-        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
+            ``part`` is no range within [0, 1] or holds no sample.
     """
 
     def __init__(
@@ -82,7 +89,8 @@ class ImageFolders(PairedFolders):
         split: str = "train",
         missing: Missing = "error",
         on_error: OnError = "raise",
+        part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         root = Path(filled_in(root))
         folders = {name: root / split / name for name, modality in modalities.items() if modality.source is None}
-        super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error)
+        super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error, part=part)

@@ -34,9 +34,12 @@ class ImageNet(PairedFolders):
         missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
         on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
             sample is without it, and the file is counted.
+        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. A sample's place is a hash of its class folder and stem, whatever other files there are.
 
     Raises:
-        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
+            ``part`` is no range within [0, 1] or holds no sample.
 
     References:
         Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015.
@@ -52,12 +55,13 @@ class ImageNet(PairedFolders):
         pseudo_labels: Path | None = None,
         missing: Missing = "error",
         on_error: OnError = "raise",
+        part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         folders = {"rgb": Path(filled_in(root)) / split}
         if pseudo_labels is not None:
             maps = [name for name, modality in modalities.items() if modality.source is None and name != "rgb"]
             folders |= {name: Path(filled_in(pseudo_labels)) / split / name for name in maps}
-        super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error)
+        super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error, part=part)
 
 
 class ImageNetS50(PairedFolders):
@@ -74,9 +78,12 @@ class ImageNetS50(PairedFolders):
             ``ImageNet``.
         on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
             sample is without it, and the file is counted.
+        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. A sample's place is a hash of its class folder and stem, whatever other files there are.
 
     Raises:
-        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
+            ``part`` is no range within [0, 1] or holds no sample.
 
     References:
         Gao et al., Large-scale Unsupervised Semantic Segmentation, TPAMI 2022.
@@ -90,11 +97,12 @@ class ImageNetS50(PairedFolders):
         root: Path,
         split: str = "train-semi",
         on_error: OnError = "raise",
+        part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         root = Path(filled_in(root))
         folders = {"rgb": root / split, "semseg": root / f"{split}-segmentation"}
         folders = {name: folder for name, folder in folders.items() if name in modalities}
-        super().__init__(modalities, transform, folders=folders, on_error=on_error)
+        super().__init__(modalities, transform, folders=folders, on_error=on_error, part=part)
 
     def _decode(self, modality: str, image: Image.Image) -> TVTensor:
         return super()._decode(modality, _labels(image) if modality == "semseg" else image)

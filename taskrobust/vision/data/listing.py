@@ -9,6 +9,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from taskrobust.hashing import hash_of, uniform
+
 Missing = Literal["error", "absent"]
 
 _ABSENT: Final = 255
@@ -25,14 +27,23 @@ class Listing:
         folders: The folders by modality.
         suffixes: For each modality the file name extensions, in lower case and with the dot; files have them in any.
         missing: Whether samples that lack a modality are an error or belong to the data.
+        part: From where up to where in [0, 1) the samples lie that are kept. A sample's place is a hash of its class
+            folder and stem alone.
 
     Raises:
-        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's.
+        ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
+            ``part`` is no range within [0, 1] or holds no sample.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], suffixes: Mapping[str, tuple[str, ...]], missing: Missing = "error"
+        self,
+        folders: Mapping[str, Path],
+        suffixes: Mapping[str, tuple[str, ...]],
+        missing: Missing = "error",
+        part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
+        if not 0 <= part[0] < part[1] <= 1:
+            raise ValueError(f"Expected a part from one number in [0, 1] up to a larger one, got {part}.")
         self.folders = dict(folders)
         self._suffixes: list[str] = []  # as they are on the disk
         classes = {name: _classes(folder) for name, folder in folders.items()}
@@ -50,6 +61,8 @@ class Listing:
         self._codes: NDArray[np.uint8] = places[np.concatenate([codes for _, codes in blocks])]
         if missing == "error":
             self._check_complete()
+        if part != (0, 1):
+            self._keep(part)
 
     def __len__(self) -> int:
         return len(self._stems)
@@ -119,6 +132,22 @@ class Listing:
         if suffix not in self._suffixes:
             self._suffixes.append(suffix)
         return self._suffixes.index(suffix)
+
+    def _keep(self, part: tuple[float, float]) -> None:
+        places = self._places()
+        kept = (part[0] <= places) & (places < part[1])
+        if not kept.any():
+            raise ValueError(f"Expected images in the part {part}, all {len(self)} lie outside. Take a larger one.")
+        self._ends = np.append(0, np.cumsum(kept))[self._ends]
+        self._stems = self._stems[kept]
+        self._codes = self._codes[kept]
+
+    def _places(self) -> NDArray[np.float64]:
+        """Where in [0, 1) each sample lies, the same on every machine."""
+        of_classes = [zlib.crc32(os.fsencode(f"{class_}/")) for class_ in self.classes]
+        starts = np.repeat(of_classes, np.diff(self._ends, prepend=0)).tolist()
+        sums = map(zlib.crc32, self._stems, starts)
+        return uniform(hash_of(np.fromiter(sums, np.uint64, len(self)), 0))  # checksums alone lie unevenly
 
     def _check_complete(self) -> None:
         for (name, folder), codes in zip(self.folders.items(), self._codes.T, strict=True):

@@ -22,7 +22,7 @@ OnError = Literal["raise", "skip"]
 
 _log = logging.getLogger(__name__)
 
-_DAMAGED: Final = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+DAMAGED: Final = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is no image, or not a whole one."""
 
 _FIRST_LINES: Final = 10
@@ -45,6 +45,10 @@ class MapFile(NamedTuple):
 class Images(ABC):
     """Images with maps of them, read by (index, epoch) keys."""
 
+    unreadable: Tensor | None = None
+    """Which maps were left out so far as they cannot be read, bool [samples, modalities], shared by all workers; None
+    where that is an error."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of samples."""
@@ -56,7 +60,7 @@ class Images(ABC):
     @property
     def skipped(self) -> int:
         """Number of files that could not be read and were left out so far, in all workers of this process."""
-        return 0
+        return 0 if self.unreadable is None else int(self.unreadable.sum())
 
 
 class ImageMaps(Images):
@@ -75,7 +79,6 @@ class ImageMaps(Images):
         self.modalities = {name: modality for name, modality in modalities.items() if modality.source is None}
         self.transform = transform
         self.on_error = on_error
-        self._unreadable: Tensor | None = None
 
     @abstractmethod
     def _files(self, index: int) -> Iterator[MapFile]:
@@ -94,16 +97,11 @@ class ImageMaps(Images):
         """
         return [(key, self._sample(key)) for key in keys]
 
-    @property
-    def skipped(self) -> int:
-        """Number of files that could not be read and were left out so far, in all workers of this process."""
-        return 0 if self._unreadable is None else int(self._unreadable.sum())
-
     def _share_count(self) -> None:
         """Called when the number of samples is known: workers mark in shared memory which files they leave out."""
         if self.on_error == "skip":
             marks = torch.zeros(len(self), len(self.modalities), dtype=torch.bool)
-            self._unreadable = marks.share_memory_()  # type: ignore[no-untyped-call]
+            self.unreadable = marks.share_memory_()  # type: ignore[no-untyped-call]
 
     def _sample(self, key: Key) -> Sample:
         index = key[0]
@@ -127,8 +125,8 @@ class ImageMaps(Images):
             with Image.open(file.source) as image:
                 image.load()
                 return image
-        except _DAMAGED as error:
-            if self._unreadable is None:
+        except DAMAGED as error:
+            if self.unreadable is None:
                 raise ValueError(
                     f"{file.name} cannot be read as an image, is it whole? {error}. Replace it, or leave such files "
                     "out with on_error='skip'."
@@ -137,11 +135,11 @@ class ImageMaps(Images):
             return None
 
     def _leave_out(self, file: MapFile, index: int, error: Exception) -> None:
-        assert self._unreadable is not None
+        assert self.unreadable is not None
         place = (index, list(self.modalities).index(file.modality))
-        if self._unreadable[place]:
+        if self.unreadable[place]:
             return
-        self._unreadable[place] = True
+        self.unreadable[place] = True
         count = self.skipped
         if count <= _FIRST_LINES or count.bit_count() == 1:  # then at 16, 32, 64, ...
             _log.warning("Left out %s: %s. %d files so far.", file.name, error, count)

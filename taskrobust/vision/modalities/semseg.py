@@ -43,6 +43,15 @@ class SemSeg(Modality):
     def __post_init__(self) -> None:
         if not 1 <= self.num_classes <= VOID:
             raise ValueError(f"Expected 1 to {VOID} classes, as labels are bytes, got {self.num_classes}.")
+        if not 0 <= self.void <= 255:
+            raise ValueError(f"Expected a void label from 0 to 255, got {self.void}.")
+        if self.stride < 1:
+            raise ValueError(f"Expected a stride of at least 1 pixel, got {self.stride}.")
+        if self.reduce_zero_label and self.num_classes == self.void:
+            raise ValueError(
+                f"Expected a void label that is no class, got {self.void}, the last of {self.num_classes} classes "
+                "after 0. Set void=0 if there is no other."
+            )
 
     def decode(self, image: Image) -> TVTensor:
         """Classes, bytes [1, H, W], ``VOID`` where unknown, from a file of 8 bits, with a palette or without."""

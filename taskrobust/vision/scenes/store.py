@@ -94,6 +94,7 @@ def generate_scenes(
 
     Raises:
         ValueError: If the folder holds other rooms.
+        OSError: If they do not fit on the disk.
     """
     wanted = {
         "format": _FORMAT,
@@ -168,8 +169,20 @@ def _start(folder: Path, wanted: dict[str, Any]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _FINISHED).unlink(missing_ok=True)
-    np.lib.format.open_memmap(folder / RECORDS, "w+", record_type(wanted["size"]), (wanted["images"],)).flush()
+    _reserve(folder / RECORDS, wanted["size"], wanted["images"])
     _write_manifest(folder, wanted | {"complete": False})
+
+
+def _reserve(path: Path, size: int, images: int) -> None:
+    """Make a file of empty records that has its place on the disk: a full one kills who writes to a mapped file."""
+    try:
+        np.lib.format.open_memmap(path, "w+", record_type(size), (images,)).flush()
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -191,9 +204,12 @@ def _write(folder: Path, wanted: dict[str, Any], chunks: list[range], num_proc: 
         for chunk in chunks:
             yield _write_chunk(folder, wanted, chunk)
         return
-    with ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"))
+    try:
         for future in [pool.submit(_write_chunk, folder, wanted, chunk) for chunk in chunks]:
             yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _write_chunk(folder: Path, wanted: dict[str, Any], chunk: range) -> range:

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    parser.add_argument("options", nargs="*", help="more options of the command, after --")
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="the last one: options of the command")
     arguments = parser.parse_args()
     cells = list(product(arguments.weightings, arguments.seeds))
     with ThreadPoolExecutor(arguments.jobs) as pool:

@@ -56,6 +56,18 @@ print(json.dumps([sorted(with_torch), sorted({name.partition(".")[0] for name in
     assert loaded - with_torch <= {"taskrobust"} | sys.stdlib_module_names
 
 
+def test_the_vision_model_is_loaded_when_it_is_asked_for() -> None:
+    code = """
+import sys
+import taskrobust.vision
+assert "torchvision" not in sys.modules
+from taskrobust.vision import MultiModalMae, decoder
+assert MultiModalMae.__module__ == "taskrobust.vision.model"
+assert not hasattr(taskrobust.vision, "MultiModalMAE")
+"""
+    run(code)
+
+
 @needs_timm
 def test_torchvision_and_timm_can_be_imported_after_taskrobust() -> None:
     code = """

@@ -222,7 +222,7 @@ class MultiModalMae(  # type: ignore[call-arg]
 
     def __getstate__(self) -> dict[str, Any]:
         # A tensor inside a graph can be neither copied (averaged weights) nor pickled.
-        return {**super().__getstate__(), "shared_activation": None}
+        return {**super().__getstate__(), "shared_activation": None}  # type: ignore[no-untyped-call]
 
 
 def _sum_of_means(sums: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,8 @@ def predict(
     stems = [path.stem for path in image]
     if len(set(stems)) < len(stems):
         raise ValueError(f"Expected images of different names, as each has a folder of its own, got {stems}.")
+    if not model.is_dir():
+        raise ValueError(f"Expected a run folder with a finished model, or a model's folder, got {model}.")
     trained = load_model(model).eval()
     names = [name for name, modality in trained.inputs.items() if isinstance(modality, Rgb)]
     if not names:

@@ -8,7 +8,8 @@ from typing import Any, Final, Literal
 
 import torch
 
-from taskrobust.vision.label_images import OnError, label_images, map_of, processes, rank
+from taskrobust.vision.data.samples import OnError
+from taskrobust.vision.label_images import label_images, map_of, processes, rank
 from taskrobust.vision.labellers import DepthKind, DepthLabeller, Labeller, Precision, SemSegLabeller
 from taskrobust.vision.modalities import Rgb
 

@@ -233,13 +233,15 @@ def test_run_starts_from_another_runs_model(settings: dict[str, Any], tmp_path: 
     before, after = (MultiModalMae.from_pretrained(tmp_path / name / "model") for name in ("first", "second"))
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
-    for changes, message in (
-        ({"init_from": str(tmp_path / "nowhere")}, "a model's folder or a name on the hub, got .*nowhere"),
-        ({"init_from": str(tmp_path)}, "Expected a run folder with a finished model"),
-        ({"mae": settings["mae"] | {"heads": 4}}, "to be of the same kind, but heads is"),
+    for number, (changes, message) in enumerate(
+        (
+            ({"init_from": str(tmp_path / "nowhere")}, "a model's folder or a name on the hub, got .*nowhere"),
+            ({"init_from": str(tmp_path)}, "Expected a run folder with a finished model"),
+            ({"mae": settings["mae"] | {"heads": 4}}, "to be of the same kind, but heads is"),
+        )
     ):
         with pytest.raises(ValueError, match=message):
-            run("pretrain-mae", settings | start | changes | {"output": str(tmp_path / "refused")})
+            run("pretrain-mae", settings | start | changes | {"output": str(tmp_path / f"refused-{number}")})
 
 
 def test_memory_efficiency_is_refused_where_it_cannot_be(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from PIL import Image
 
 from taskrobust.cli import _command, run
 from taskrobust.demo import DEMO_VISION
+from taskrobust.training.optim import OptimConfig, make_optimizer
 from taskrobust.vision.data import ImageFolders
+from taskrobust.vision.modalities import NormRgb, Rgb, SemSeg
 from taskrobust.vision.model import MultiModalMae
+from taskrobust.weighting import Uncertainty
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -344,6 +348,25 @@ def test_predict_says_what_is_wrong(
     result = call("predict", *options, "--output", tmp_path / "predictions")
     assert result.returncode != 0
     assert message in result.stderr
+
+
+def test_nyu_models_are_not_selected_on_the_test_images() -> None:
+    config = yaml.safe_load((CONFIGS / "vision/nyu-small.yaml").read_text())
+    train, held_out = (config[name]["init_args"] for name in ("train", "held_out"))
+    assert train["split"] == held_out["split"] == "train"
+    assert train["part"][1] == held_out["part"][0]
+
+
+def test_only_matrices_decay() -> None:
+    modalities = {"rgb": Rgb(), "semseg": SemSeg(num_classes=5), "norm_rgb": NormRgb()}
+    model = MultiModalMae(modalities, 32, 8, width=32, depth=1, heads=2, decoder_width=16, decoder_heads=2, visible=8)
+    weighting = Uncertainty(3)
+    optimizer = make_optimizer(model, weighting, OptimConfig(weight_decay=0.05))
+    names = {parameter: name for name, parameter in [*model.named_parameters(), *weighting.named_parameters()]}
+    still = {names[p] for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert {"log_variance", "encoder.global_token", "decoders.rgb.mask_token"} <= still
+    assert {name for name in names.values() if re.search(r"bias$|norm\d?\.weight$", name)} <= still
+    assert len(names) == sum(len(group["params"]) for group in optimizer.param_groups)
 
 
 def test_demo_config_is_the_demo() -> None:

@@ -20,8 +20,9 @@ from taskrobust.nlp.wordpiece import load_wordpiece
 from taskrobust.risk import RiskEstimator
 from taskrobust.training.distributed import DeviceConfig, make_accelerator
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.loop import LoopConfig, Recipe, Trainer
+from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
+from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.weighting import SoftmaxMinimax, Weighting
 from taskrobust.weighting.gramian import DisjointRows
@@ -131,9 +132,7 @@ def pretrain_bert(
         criterion=criterion,
         data=train,
         collate=masks,
-        held_out=held_out,
-        held_out_samples=min(held_out_pairs, len(held_out)),
-        held_out_collate=held_out_masks,
+        held_out=HeldOut(samples=held_out, collate=held_out_masks, number=min(held_out_pairs, len(held_out))),
         export=export,
         task_counts=task_counts,
         shared=_shared_activation,

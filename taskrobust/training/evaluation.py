@@ -1,7 +1,7 @@
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +10,33 @@ from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import TaskLosses, pool_ranks
 
 
+class Scores(Protocol):
+    """What predictions are worth, such as an accuracy, made anew for each evaluation."""
+
+    def update(self, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
+        """Take in a batch that has just passed through the model, which keeps what it predicted. No gradient."""
+
+    def compute(self) -> dict[str, float]:
+        """The scores by name, over the batches of all ranks. Called by all ranks, also by one that had no batch."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Risks on held-out data.
+    """Risks on held-out data, and scores where there are any.
 
     Args:
         risks: Mean loss of each task of which there was an element.
         mean: Mean over the weighted tasks, in the units in which the criterion compares them.
         worst: Largest risk of a weighted task in these units; infinite if one is not a number.
         worst_task: That task.
+        scores: What the predictions are worth, by name.
     """
 
     risks: dict[str, float]
     mean: float
     worst: float
     worst_task: str
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -34,6 +46,7 @@ def evaluate(
     batches: Iterable[tuple[Mapping[str, Tensor], bool]],
     autocast: Any,
     device: Any,
+    scores: Scores | None = None,
 ) -> Evaluation:
     """Pool the losses of all batches of all ranks, so that the result does not depend on how they were cut.
 
@@ -44,6 +57,7 @@ def evaluate(
             count lets a rank that has fewer join the others' forward pass, which a sharded model needs.
         autocast: Makes the context in which the model runs.
         device: Where it runs.
+        scores: Takes in what the model predicts.
 
     Raises:
         ValueError: If no weighted task had an element.
@@ -52,10 +66,13 @@ def evaluate(
     model.eval()
     losses = [torch.zeros(2, len(criterion.tasks), device=device)]
     for batch, counts_in in batches:
+        on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         with autocast():
-            part = model(**{name: value.to(device, non_blocking=True) for name, value in batch.items()})
+            part = model(**on_device)
         if counts_in:
             losses.append(torch.stack(part.detach()))
+            if scores is not None:
+                scores.update(model, on_device)
     model.train(training)
     total = torch.stack(losses).cpu().double().sum(0).float().to(device)
     sums, counts = pool_ranks(TaskLosses(*total.unbind()))
@@ -67,4 +84,5 @@ def evaluate(
         raise ValueError(f"Expected held-out elements of one of {list(criterion.weighted_tasks)}, got none.")
     badness = {task: math.inf if math.isnan(risk) else risk for task, risk in weighted.items()}
     worst_task = max(badness, key=lambda task: badness[task])
-    return Evaluation(risks, sum(weighted.values()) / len(weighted), badness[worst_task], worst_task)
+    mean = sum(weighted.values()) / len(weighted)
+    return Evaluation(risks, mean, badness[worst_task], worst_task, {} if scores is None else scores.compute())

@@ -1,19 +1,18 @@
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import pool_batches
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints
 from taskrobust.training.distributed import any_rank, settle, shard
@@ -22,12 +21,10 @@ from taskrobust.training.exporting import ExportError, export_model, save_pictur
 from taskrobust.training.interruption import Interruption, ignore_in_worker
 from taskrobust.training.loading import ErrorsAsBatches, ErrorsAsSamples, Samples
 from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
+from taskrobust.training.recipe import Batch, HeldOut, Recipe
 from taskrobust.training.run_folder import RunFolder
 from taskrobust.training.sampling import GlobalBatchSampler, Key
 from taskrobust.training.tracking import Tracker
-from taskrobust.weighting.gramian import Shared
-
-Batch = Mapping[str, Tensor]
 
 
 @dataclass(kw_only=True)
@@ -36,6 +33,7 @@ class LoopConfig:
 
     Args:
         steps: Steps of the optimiser.
+        epochs: Passes over the training samples, in place of ``steps``.
         batch_size: Samples in a forward pass of one process.
         accumulation: Forward passes in a step.
         window_weights: Where the weights of an accumulation window come from. ``running``: from the running risks of
@@ -43,54 +41,22 @@ class LoopConfig:
             third more work.
         seed: Seed of parameters, order of the data and dropout.
         log_every: Steps that make a line of metrics.jsonl.
-        eval_every: Steps between evaluations on held-out data. There is one at the end, too.
+        eval_every: Steps between evaluations on held-out data. There is one at the end, too. None evaluates after each
+            epoch.
         checkpoint_every: Steps between checkpoints. There is one at the end, too.
         workers: Processes that load data. 0 loads in the training process.
     """
 
     steps: int = 1000
+    epochs: float | None = None
     batch_size: int = 32
     accumulation: int = 1
     window_weights: Literal["running", "two_pass"] = "running"
     seed: int = 0
     log_every: int = 10
-    eval_every: int = 500
+    eval_every: int | None = 500
     checkpoint_every: int = 500
     workers: int = 0
-
-
-@dataclass(kw_only=True)
-class Recipe:
-    """What is trained: all that the engine has to know of text or images.
-
-    Args:
-        model: Returns ``TaskLosses`` for a batch, given as keyword arguments.
-        criterion: The tasks and their weighting.
-        data: The training samples.
-        collate: Makes a batch of what ``data`` returns.
-        held_out: The held-out samples. Their keys have epoch 0.
-        held_out_samples: How many of them are evaluated, from the first.
-        held_out_collate: Makes a batch of what ``held_out`` returns.
-        export: Writes a model, with the given state dict, to a folder.
-        task_counts: Element counts of a batch, for accumulation.
-        shared: What the tasks shared in the last forward pass, for weightings that need gradients.
-        layers: Classes of the layers of which ``fsdp2`` gathers one at a time.
-        pictures: What a model does on some held-out samples, drawn at each evaluation: RGB bytes [H, W, 3] by name.
-            Not drawn for a model of which each rank holds a share.
-    """
-
-    model: nn.Module
-    criterion: MultiTaskLoss
-    data: Samples
-    collate: Callable[[Any], Batch]
-    held_out: Samples
-    held_out_samples: int
-    held_out_collate: Callable[[Any], Batch]
-    export: Callable[[nn.Module, dict[str, Tensor], Path], None]
-    task_counts: Callable[[Batch], Tensor]
-    shared: Callable[[nn.Module], Shared]
-    layers: tuple[type[nn.Module], ...]
-    pictures: Callable[[nn.Module], Mapping[str, NDArray[np.uint8]]] | None = None
 
 
 class _Progress:
@@ -99,7 +65,8 @@ class _Progress:
     def __init__(self) -> None:
         self.step = 0
         self.samples = 0
-        self.best_worst = float("inf")
+        self.best = float("inf")
+        self.best_step = 0
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -124,7 +91,12 @@ class Trainer:
     ) -> None:
         self.recipe = recipe
         self.run = run
+        self.samples_per_step = loop.batch_size * loop.accumulation * accelerator.num_processes
+        steps_per_epoch = len(recipe.data) / self.samples_per_step
+        if loop.epochs is not None:
+            loop = replace(loop, steps=math.ceil(loop.epochs * steps_per_epoch))
         self.loop = loop
+        self.eval_every = loop.eval_every or math.ceil(steps_per_epoch)
         self.optim = optim
         self.accelerator = accelerator
         self.criterion = recipe.criterion.to(accelerator.device)
@@ -134,15 +106,18 @@ class Trainer:
                 "Expected average='none' and a weighting without parameters of its own with parallel='fsdp2', got "
                 f"{optim.average!r} and {type(self.criterion.weighting).__name__}. Take parallel='ddp'."
             )
+        if sharded and recipe.reports and recipe.report_from == "best":
+            raise ValueError("Expected parallel='ddp' to report from the best model, got 'fsdp2'.")
         if sharded:
             shard(recipe.model, recipe.layers, accelerator)
-        optimizer = make_optimizer(recipe.model, self.criterion, optim)
+        optimizer = make_optimizer(recipe.model, self.criterion, optim, recipe.depth_of)
         self.schedule = make_schedule(optimizer, optim, loop.steps)
         self.model = accelerator.prepare_model(recipe.model, evaluation_mode=sharded)  # which wraps nothing
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.bare_model: nn.Module = accelerator.unwrap_model(self.model, keep_torch_compile=False)
         self.average = make_average(self.bare_model, optim)
         self.progress = _Progress()
+        self.reported: dict[str, Evaluation] = {}
         self._checkpointed: int | None = None
         main = accelerator.is_main_process
         self.tracker = Tracker(run.metrics, self.criterion, loop.steps, loop.log_every, accelerator.device, main)
@@ -151,7 +126,7 @@ class Trainer:
         accelerator.register_for_checkpointing(*(part for part in kept if part is not None))
 
     def train(self) -> Evaluation:
-        """Train to the last step and return the risks on held-out data.
+        """Train to the last step and return the last evaluation on held-out data; ``reported`` has the reports.
 
         Raises:
             ValueError: If a step has more or fewer samples than in the run so far, or another process is training in
@@ -169,6 +144,7 @@ class Trainer:
                 self._checkpoint()  # before the evaluation, which is repeated if the same command is given again
                 evaluation = self._evaluate()
                 self._export(self.run.model, evaluation)
+                self._report()
                 self.tracker.finish()
         finally:
             self.tracker.close()
@@ -190,7 +166,7 @@ class Trainer:
         while progress.step < loop.steps:
             self._step(batches)
             last = progress.step == loop.steps
-            if progress.step % loop.eval_every == 0 and not last:
+            if progress.step % self.eval_every == 0 and not last:
                 self._evaluate()
             if progress.step % loop.checkpoint_every == 0 and not last:
                 self._checkpoint_if_possible()
@@ -204,15 +180,11 @@ class Trainer:
                 )
                 raise SystemExit(143)
 
-    def _samples_per_step(self) -> int:
-        processes: int = self.accelerator.num_processes
-        return self.loop.batch_size * self.loop.accumulation * processes
-
     def _check_samples(self) -> None:
         before = self.progress.samples // self.progress.step
-        if before != self._samples_per_step():
+        if before != self.samples_per_step:
             raise ValueError(
-                f"Expected {before} samples a step, as in the run so far, got {self._samples_per_step()}: batch_size "
+                f"Expected {before} samples a step, as in the run so far, got {self.samples_per_step}: batch_size "
                 f"{self.loop.batch_size} x accumulation {self.loop.accumulation} x {self.accelerator.num_processes} "
                 "processes. Choose the batch_size that fits this number of processes."
             )
@@ -225,6 +197,8 @@ class Trainer:
             self.accelerator.process_index,
             self.accelerator.num_processes,
             self.progress.samples,
+            self.recipe.lengths,
+            self.samples_per_step,
         )
         yield from self._load(self.recipe.data, sampler, self.recipe.collate)
 
@@ -273,7 +247,7 @@ class Trainer:
         gradient_norm = self._update()
         progress, samples = self.progress, len(self.recipe.data)
         epoch = progress.samples // samples
-        progress.samples += self._samples_per_step()
+        progress.samples += self.samples_per_step
         progress.step += 1
         if progress.samples // samples > epoch:
             criterion.weighting.end_epoch()
@@ -309,14 +283,34 @@ class Trainer:
         return self.bare_model if self.average is None else self.average.module
 
     def _evaluate(self) -> Evaluation:
-        model, device = self._averaged_model(), self.accelerator.device
-        evaluation = evaluate(model, self.criterion, self._held_out_batches(), self.accelerator.autocast, device)
-        best = evaluation.worst < self.progress.best_worst and self._export_if_possible(evaluation)
+        model, selection = self._averaged_model(), self.recipe.selection
+        evaluation = self._evaluate_on(self.recipe.held_out, model)
+        badness = evaluation.worst if selection is None else -evaluation.scores[selection]
+        best = badness < self.progress.best and self._export_if_possible(evaluation)
         if best:
-            self.progress.best_worst = evaluation.worst
+            self.progress.best, self.progress.best_step = badness, self.progress.step
         self.tracker.evaluation(self.progress.step, evaluation, best)
         self._draw(model)
         return evaluation
+
+    def _evaluate_on(self, held_out: HeldOut, model: nn.Module) -> Evaluation:
+        device = self.accelerator.device
+        scores = None if held_out.scores is None else held_out.scores(device)
+        batches = self._held_out_batches(held_out)
+        return evaluate(model, self.criterion, batches, self.accelerator.autocast, device, scores)
+
+    def _report(self) -> None:
+        """Evaluate, once, what no choice was made by."""
+        model, recipe, progress = self._averaged_model(), self.recipe, self.progress
+        best = recipe.report_from == "best"
+        if recipe.reports and best:
+            assert recipe.load is not None
+            if self.accelerator.is_main_process:
+                recipe.load(model, self.run.best)
+            broadcast(list(model.state_dict().values()))
+        for name, held_out in recipe.reports.items():
+            self.reported[name] = self._evaluate_on(held_out, model)
+            self.tracker.evaluation(progress.step, self.reported[name], best, split=name)
 
     def _draw(self, model: nn.Module) -> None:
         if self.recipe.pictures is None or not self.accelerator.is_main_process or self.accelerator.is_fsdp2:
@@ -331,13 +325,13 @@ class Trainer:
         except OSError as error:
             self.tracker.say(f"The pictures of step {self.progress.step} could not be written ({error}).")
 
-    def _held_out_batches(self) -> Iterator[tuple[Batch, bool]]:
+    def _held_out_batches(self, held_out: HeldOut) -> Iterator[tuple[Batch, bool]]:
         """As many batches on every rank; one beyond the last sample does not count."""
-        recipe, size = self.recipe, self.loop.batch_size
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        firsts = [start + rank * size for start in range(0, recipe.held_out_samples, ranks * size)]
-        keys = [[(i, 0) for i in range(first, min(first + size, recipe.held_out_samples))] for first in firsts]
-        with closing(self._load(recipe.held_out, [k or [(0, 0)] for k in keys], recipe.held_out_collate)) as batches:
+        size, rank, ranks = self.loop.batch_size, self.accelerator.process_index, self.accelerator.num_processes
+        number = len(held_out.samples) if held_out.number is None else held_out.number
+        firsts = [start + rank * size for start in range(0, number, ranks * size)]
+        keys = [[(i, 0) for i in range(first, min(first + size, number))] for first in firsts]
+        with closing(self._load(held_out.samples, [k or [(0, 0)] for k in keys], held_out.collate)) as batches:
             yield from zip(batches, map(bool, keys), strict=True)
 
     def _checkpoint(self) -> None:

@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +21,9 @@ class OptimConfig:
         weight_decay: Decoupled weight decay of matrices. Biases, norms and the weighting have none.
         schedule: Course of the learning rate after the warm-up.
         min_lr: Learning rate at the end of the cosine schedule.
-        warmup_steps: Steps over which the learning rate rises from 0.
+        warmup_steps: Steps over which the learning rate rises from 0. Below 1 a share of all steps.
+        layer_decay: Learning rate of a layer over that of the layer above it. 1 has one rate for all. For models whose
+            layers are known, as in fine-tuning.
         clip_norm: Largest norm of the gradient. 0 does not clip.
         average: Average of the parameters that is evaluated and exported. ``ema``: exponential with ``ema_decay``.
             ``iterate``: the mean over all steps, for which Theorem 3.1 is proven.
@@ -34,20 +37,44 @@ class OptimConfig:
     weight_decay: float = 0.01
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     min_lr: float = 0.0
-    warmup_steps: int = 0
+    warmup_steps: float = 0
+    layer_decay: float = 1.0
     clip_norm: float = 0.0
     average: Literal["none", "ema", "iterate"] = "none"
     ema_decay: float = 0.999
 
 
-def make_optimizer(model: nn.Module, weighting: nn.Module, config: OptimConfig) -> AdamW:
-    """Fused AdamW over the model's matrices, its vectors without decay, and the weighting's own parameters."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-        {"params": list(weighting.parameters()), "weight_decay": 0.0, "lr": config.weighting_lr},
-    ]
+def make_optimizer(
+    model: nn.Module, weighting: nn.Module, config: OptimConfig, depth_of: Callable[[str], int] | None = None
+) -> AdamW:
+    r"""Fused AdamW over the model's matrices, its vectors without decay, and the weighting's own parameters.
+
+    .. math:: \mathrm{lr}_l = \mathrm{lr} \cdot \text{layer\_decay}^{\,l_{\max} - l}
+
+    Args:
+        model: Its parameters that take a gradient are trained.
+        weighting: All of its parameters are trained.
+        config: The rates.
+        depth_of: Depth l of a parameter of the model, by its name. None has one rate for all.
+
+    Raises:
+        ValueError: If rates shall decay over layers that are not known.
+    """
+    if depth_of is None and config.layer_decay != 1:
+        raise ValueError(
+            f"Expected layer_decay 1 for a model whose layers are not told apart, got {config.layer_decay}."
+        )
+    layers: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            layers.setdefault(0 if depth_of is None else depth_of(name), []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for depth, parameters in sorted(layers.items()):
+        lr = config.lr * config.layer_decay ** (max(layers) - depth)
+        matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
+        groups.append({"params": matrices, "weight_decay": config.weight_decay, "lr": lr})
+        groups.append({"params": vectors, "weight_decay": 0.0, "lr": lr})
+    groups.append({"params": list(weighting.parameters()), "weight_decay": 0.0, "lr": config.weighting_lr})
     groups = [group for group in groups if group["params"]]
     return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
@@ -56,10 +83,11 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: 
     """The learning rate's course over ``steps`` steps."""
     from transformers import get_scheduler
 
+    warmup_steps = round(config.warmup_steps if config.warmup_steps >= 1 else config.warmup_steps * steps)
     names = {"linear": "linear", "cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
     options = {"min_lr": config.min_lr} if config.schedule == "cosine" else None
     schedule: LRScheduler = get_scheduler(
-        names[config.schedule], optimizer, config.warmup_steps, steps, scheduler_specific_kwargs=options
+        names[config.schedule], optimizer, warmup_steps, steps, scheduler_specific_kwargs=options
     )
     return schedule
 

@@ -1,10 +1,15 @@
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 Key = tuple[int, int]
 """Index of a sample and the epoch in which it is drawn: all that its augmentation or mask may depend on."""
+
+_POOL = 64
+"""Steps whose samples are sorted by length together: enough to save most padding, few enough to mix well."""
 
 
 class GlobalBatchSampler(Sampler[list[Key]]):
@@ -21,13 +26,23 @@ class GlobalBatchSampler(Sampler[list[Key]]):
         rank: This rank.
         ranks: Number of ranks.
         start: Position in the stream, in samples over all ranks.
+        lengths: Length of each sample. Then those of a step are of like length, and steps of all lengths alternate.
+        step_size: Samples in a step over all ranks, which ``lengths`` are sorted for.
 
     Raises:
         ValueError: If there are no samples.
     """
 
     def __init__(
-        self, num_samples: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1, start: int = 0
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        start: int = 0,
+        lengths: NDArray[np.int64] | None = None,
+        step_size: int = 1,
     ) -> None:
         if num_samples < 1:
             raise ValueError("Expected at least one sample to train on, got an empty data set.")
@@ -37,6 +52,8 @@ class GlobalBatchSampler(Sampler[list[Key]]):
         self.rank = rank
         self.ranks = ranks
         self.start = start
+        self.lengths = lengths
+        self.step_size = step_size
 
     def __iter__(self) -> Iterator[list[Key]]:
         """This rank's batches, without end."""
@@ -54,4 +71,18 @@ class GlobalBatchSampler(Sampler[list[Key]]):
 
     def _permutation(self, epoch: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.num_samples, generator=generator)
+        permutation = torch.randperm(self.num_samples, generator=generator)
+        return permutation if self.lengths is None else self._by_length(permutation, epoch, self.lengths, generator)
+
+    def _by_length(
+        self, permutation: torch.Tensor, epoch: int, lengths: NDArray[np.int64], generator: torch.Generator
+    ) -> torch.Tensor:
+        """The same samples, in steps of like length, but for those that complete the last epoch's last step."""
+        order = permutation.numpy()
+        begun = -epoch * self.num_samples % self.step_size
+        pools = np.split(order[begun:], range(_POOL * self.step_size, len(order) - begun, _POOL * self.step_size))
+        by_length = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+        whole = len(by_length) // self.step_size * self.step_size
+        steps = by_length[:whole].reshape(-1, self.step_size)
+        shuffled = steps[torch.randperm(len(steps), generator=generator).numpy()]
+        return torch.from_numpy(np.concatenate([order[:begun], shuffled.ravel(), by_length[whole:]]))

@@ -61,7 +61,7 @@ class Tracker:
         if self.main:
             self.metrics.start(step, self._steps)
             self._curves = Curves(self.metrics.path.parent / "tensorboard", step)
-        self._task = self._progress.add_task("pre-training", total=self._steps, completed=step, state="")
+        self._task = self._progress.add_task("training", total=self._steps, completed=step, state="")
         self._progress.start()
         self._mark = (time.perf_counter(), samples)
 
@@ -97,18 +97,24 @@ class Tracker:
         if self.filled >= self.log_every or step == self._steps:
             self._write(step, samples, lr)
 
-    def evaluation(self, step: int, evaluation: Evaluation, best: bool) -> None:
-        """Write the risks on held-out data."""
+    def evaluation(self, step: int, evaluation: Evaluation, best: bool, split: str = "heldout") -> None:
+        """Write risks and scores on held-out data, or on those of another name."""
         if not self.main:
             return
-        line = {"step": step, "split": "heldout", "best": best, **evaluation.__dict__}
-        curves = {f"heldout/{task}": risk for task, risk in evaluation.risks.items()}
-        self._record(line, curves | {"heldout/mean": evaluation.mean, "heldout/worst": evaluation.worst})
+        line = {"step": step, "split": split, "best": best, **evaluation.__dict__}
+        curves = {f"{split}/{task}": risk for task, risk in evaluation.risks.items()}
+        if evaluation.scores:
+            results = ", ".join(f"{name} {score:.4f}" for name, score in evaluation.scores.items())
+            curves |= {f"{split}/{name}": score for name, score in evaluation.scores.items()}
+        else:
+            results = f"mean {evaluation.mean:.3f}, worst {evaluation.worst:.3f} ({evaluation.worst_task})"
+            curves |= {f"{split}/mean": evaluation.mean, f"{split}/worst": evaluation.worst}
+        self._record(line, curves)
         missing = [task for task in self.criterion.weighted_tasks if task not in evaluation.risks]
         self.say(
-            f"step {step}: held-out mean {evaluation.mean:.3f}, worst {evaluation.worst:.3f} ({evaluation.worst_task})"
+            f"step {step}: {'held-out' if split == 'heldout' else split} {results}"
             + (f", without {missing}, of which there was no element" if missing else "")
-            + (", the best so far" if best else "")
+            + ((", the best so far" if split == "heldout" else ", of the best model") if best else "")
         )
 
     def say(self, text: str) -> None:

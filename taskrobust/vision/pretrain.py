@@ -11,8 +11,9 @@ from taskrobust.loss import MultiTaskLoss, OnNonfinite
 from taskrobust.risk import RiskEstimator
 from taskrobust.training.distributed import DeviceConfig, make_accelerator
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.loop import LoopConfig, Recipe, Trainer
+from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
+from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.vision.blocks import Block
 from taskrobust.vision.data import Images, MaeCollate
@@ -174,9 +175,7 @@ def pretrain_mae(
         criterion=criterion,
         data=train_images,
         collate=MaeCollate(modalities, mae.image_size, mask_seed=loop.seed),
-        held_out=held_out_images,
-        held_out_samples=held_out_samples,
-        held_out_collate=held_out_collate,
+        held_out=HeldOut(samples=held_out_images, collate=held_out_collate, number=held_out_samples),
         export=export,
         task_counts=model.task_counts,
         shared=_shared_activation,

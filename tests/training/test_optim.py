@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
@@ -126,3 +128,42 @@ def test_average_goes_on_from_its_state() -> None:
 
 def test_no_average_is_none() -> None:
     assert make_average(nn.Linear(2, 2), OptimConfig()) is None
+
+
+def test_rate_decays_from_layer_to_layer_as_in_timm() -> None:
+    network = VisionTransformer(img_size=16, patch_size=8, embed_dim=8, depth=3, num_heads=2, num_classes=2)
+    depths = {name: depth for depth, names in enumerate(_layers(network)) for name in names}
+    config = OptimConfig(lr=0.5, weight_decay=0.125, layer_decay=0.75)
+    groups = make_optimizer(network, SoftmaxMinimax(3), config, depths.__getitem__).param_groups
+    expected = param_groups_layer_decay(network, 0.125, layer_decay=0.75)
+    ours = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    theirs = {id(p): (0.5 * g["lr_scale"], g["weight_decay"]) for g in expected for p in g["params"]}
+    matrices = {id(p) for p in network.parameters() if p.dim() > 1}
+    assert {p: rate for p, (rate, _) in ours.items()} == pytest.approx({p: rate for p, (rate, _) in theirs.items()})
+    assert all(ours[p][1] == 0.125 for p in matrices)
+
+
+def _layers(network: VisionTransformer) -> list[list[str]]:
+    names = [name for name, _ in network.named_parameters()]
+    blocks = [[n for n in names if n.startswith(f"blocks.{b}.")] for b in range(3)]
+    blocks[-1] += ["norm.weight", "norm.bias"]  # where timm counts it
+    head = ["head.weight", "head.bias"]
+    return [[n for n in names if n not in sum(blocks, head)], *blocks, head]
+
+
+def test_decay_over_layers_that_are_not_known_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"^Expected layer_decay 1 for a model whose layers are not told apart, got"):
+        make_optimizer(model(), SoftmaxMinimax(3), OptimConfig(layer_decay=0.5))
+
+
+def test_warm_up_below_one_is_a_share_of_the_steps() -> None:
+    for warmup_steps in (0.06, 6):
+        optimizer = make_optimizer(model(), SoftmaxMinimax(3), OptimConfig(lr=1.0))
+        schedule = make_schedule(optimizer, OptimConfig(lr=1.0, warmup_steps=warmup_steps), STEPS)
+        rates = [schedule.get_last_lr()[0]]
+        for _ in range(8):
+            optimizer.step()
+            schedule.step()
+            rates.append(schedule.get_last_lr()[0])
+        assert rates[:7] == pytest.approx([step / 6 for step in range(7)])
+        assert rates[7] == pytest.approx(93 / 94)

@@ -1,6 +1,7 @@
 from collections import Counter
 from itertools import chain, islice
 
+import numpy as np
 import pytest
 
 from taskrobust.training.sampling import GlobalBatchSampler, Key
@@ -56,3 +57,41 @@ def test_seeds_draw_different_permutations() -> None:
 def test_empty_data_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"^Expected at least one sample to train on, got an empty data set\.$"):
         GlobalBatchSampler(0, 4, seed=0)
+
+
+LENGTHS = np.random.default_rng(0).integers(3, 200, size=1003)
+
+
+def by_length(steps: int, step_size: int = 16, **arguments: int) -> list[Key]:
+    bucketed = GlobalBatchSampler(
+        len(LENGTHS), **{"batch_size": step_size, "seed": 0} | arguments, lengths=LENGTHS, step_size=step_size
+    )
+    return list(chain.from_iterable(islice(bucketed, steps)))
+
+
+def test_epochs_by_length_are_permutations_in_another_order() -> None:
+    drawn = by_length(400)
+    epochs = [[index for index, epoch in drawn if epoch == number] for number in range(5)]
+    assert all(sorted(epoch) == list(range(1003)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+
+
+def test_steps_of_like_length_need_little_padding_in_every_epoch() -> None:
+    lengths = np.array([LENGTHS[index] for index, _ in by_length(300)]).reshape(300, 16)
+    padded = lengths.max(1).sum() * 16 / lengths.sum()
+    shuffled = np.array([LENGTHS[index] for index, _ in keys(300, num_samples=1003, batch_size=16, seed=0)])
+    assert padded < 1.1
+    assert shuffled.reshape(300, 16).max(1).sum() * 16 / shuffled.sum() > 1.7
+
+
+def test_steps_of_all_lengths_alternate() -> None:
+    longest = np.array([LENGTHS[index] for index, _ in by_length(60)]).reshape(60, 16).max(1)
+    assert abs(np.corrcoef(longest, np.arange(60))[0, 1]) < 0.3
+
+
+def test_batches_by_length_do_not_depend_on_ranks_or_where_a_run_goes_on() -> None:
+    whole = by_length(200)
+    ranks = [by_length(200, batch_size=8, rank=rank, ranks=2) for rank in range(2)]
+    together = [key for step in range(200) for rank in ranks for key in rank[8 * step : 8 * step + 8]]
+    assert together == whole
+    assert by_length(100, start=1600) == whole[1600:]

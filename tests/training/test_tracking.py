@@ -137,6 +137,7 @@ def test_evaluation_is_a_line_and_a_sentence(tmp_path: Path, capsys: pytest.Capt
             "mean": 1.75,
             "worst": 2.5,
             "worst_task": "verb",
+            "scores": {},
         }
     ]
     assert capsys.readouterr().out == "step 4: held-out mean 1.750, worst 2.500 (verb), the best so far\n"
@@ -180,3 +181,21 @@ def test_other_ranks_write_and_say_nothing(tmp_path: Path, capsys: pytest.Captur
     run.tracker.close()
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
+
+
+def test_scores_stand_in_for_risks_where_there_are_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path).start()
+    scored = Evaluation({"noun": 1.0}, 1.0, 1.0, "noun", {"accuracy": 0.75, "f1": 0.5})
+    run.tracker.evaluation(4, scored, best=False)
+    run.tracker.evaluation(4, scored, best=True, split="test")
+    run.tracker.close()
+    assert [(line["split"], line["scores"]) for line in lines(tmp_path)] == [
+        ("heldout", {"accuracy": 0.75, "f1": 0.5}),
+        ("test", {"accuracy": 0.75, "f1": 0.5}),
+    ]
+    printed = capsys.readouterr().out
+    assert "step 4: held-out accuracy 0.7500, f1 0.5000, without ['verb']" in printed
+    assert (
+        "step 4: test accuracy 0.7500, f1 0.5000, without ['verb'], of which there was no element, of the best"
+        in printed
+    )

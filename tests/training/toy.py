@@ -10,21 +10,24 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from taskrobust import MultiTaskLoss, RiskEstimator, TaskLosses
 from taskrobust.training.distributed import DeviceConfig, make_accelerator
-from taskrobust.training.loop import LoopConfig, Recipe, Trainer
+from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
+from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import RunFolder
 from taskrobust.weighting import DWA, Weighting, make_weighting
 
@@ -87,11 +90,30 @@ class ToyModel(nn.Module):
         self.trunk = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(dropout))
         self.heads = nn.Linear(16, 3)
         self.activation: Tensor | None = None
+        self.predictions = torch.empty(0)
 
     def forward(self, inputs: Tensor, targets: Tensor, present: Tensor) -> TaskLosses:
         self.activation = self.trunk(inputs)
-        losses = (self.heads(self.activation).float() - targets) ** 2
+        outputs = self.heads(self.activation).float()
+        self.predictions = outputs.detach()
+        losses = (outputs - targets) ** 2
         return TaskLosses(torch.where(present, losses, 0).sum(0), present.float().sum(0))
+
+
+class ToyScores:
+    """Minus the mean absolute error of the first task."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+
+    def update(self, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
+        errors = (model.predictions - batch["targets"])[:, 0].abs()
+        self.sums += torch.stack([errors.sum(), torch.tensor(len(errors))])
+
+    def compute(self) -> dict[str, float]:
+        if dist.is_initialized():
+            dist.all_reduce(self.sums)
+        return {"closeness": -float(self.sums[0] / self.sums[1])}
 
 
 class ToyTrainer(Trainer):
@@ -197,7 +219,7 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
     for config in (loop, optim, device):
         for field in fields(config):
             if field.name in settings:
-                kind = type(getattr(config, field.name))
+                kind = float if field.name == "epochs" else type(getattr(config, field.name))
                 setattr(config, field.name, kind(settings.pop(field.name)))
     accelerator = make_accelerator(device)
     described = {"loop": asdict(loop), "optim": asdict(optim) | {"betas": list(optim.betas)}, "device": asdict(device)}
@@ -215,14 +237,21 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
         folder.mkdir(parents=True)
         torch.save(state, folder / "model.pt")
 
+    def load(model: nn.Module, folder: Path) -> None:
+        model.load_state_dict(torch.load(folder / "model.pt"))
+
+    scored = "report_from" in settings
     recipe = Recipe(
         model=ToyModel(float(settings.get("dropout", 0))),
         criterion=criterion,
         data=data,
         collate=collate,
-        held_out=data,
-        held_out_samples=32,
-        held_out_collate=collate,
+        held_out=HeldOut(samples=data, collate=collate, number=32, scores=ToyScores if scored else None),
+        selection="closeness" if scored else None,
+        reports={"test": HeldOut(samples=data, collate=collate, scores=ToyScores)} if scored else {},
+        report_from=settings.get("report_from", "best"),
+        load=load,
+        lengths=np.arange(SAMPLES) % 7 if "lengths" in settings else None,
         export=export,
         task_counts=lambda batch: batch["present"].float().sum(0),
         shared=lambda model: model.activation,

@@ -20,8 +20,10 @@ COMMANDS = {
     "pretrain-bert": ("taskrobust.nlp.pretrain:pretrain_bert", "Pre-train a Part-of-Speech Mask BERT."),
     "pretrain-mae": ("taskrobust.vision.pretrain:pretrain_mae", "Pre-train a Multi-Modal Mask MAE."),
     "predict": ("taskrobust.vision.predict:predict", "Predict all maps of images with a pre-trained model."),
+    "scenes": ("taskrobust.vision.scenes:generate_scenes", "Generate rooms with exact depth, labels and classes."),
     "shards": ("taskrobust.vision.shards:pack_shards", "Pack a folder of images and maps into tar shards."),
     "pseudo-label": ("taskrobust.vision.pseudo_label:pseudo_label", "Label images with depth and semantic maps."),
+    "step-cost": ("taskrobust.vision.step_cost:step_cost", "Measure what each weighting adds to a training step."),
     "env": ("taskrobust.environment:env", "Print the versions and devices that a bug report should name."),
 }
 

@@ -3,6 +3,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskrobust.locking import taking_turns
 from taskrobust.nlp.annotate import annotate, write_tagged_corpus
 from taskrobust.nlp.corpus import TOKENIZER, is_complete, read_manifest
 from taskrobust.nlp.grammar import detokenize, generate_documents
@@ -48,7 +49,7 @@ class CorpusConfig:
 
 
 def prepare(config: CorpusConfig) -> None:
-    """Make the corpora that are not there yet; of several processes the first makes them and the others wait.
+    """Make the corpora that are not there yet; of several processes one makes them and the others wait.
 
     Called before the processes form a group, whose members do not wait for hours.
 
@@ -56,7 +57,8 @@ def prepare(config: CorpusConfig) -> None:
         ValueError: If a source cannot be read, or a folder holds a corpus made from something else.
     """
     if int(os.environ.get("RANK", 0)) == 0:
-        _prepare(config)
+        with taking_turns(config.train):  # with other runs on the same text
+            _prepare(config)
     sources = {config.train: config.train_source, config.held_out: config.held_out_source}
     while not all(is_complete(folder) for folder, source in sources.items() if source is not None):
         time.sleep(1)

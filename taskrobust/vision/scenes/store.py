@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from taskrobust.locking import taking_turns
 from taskrobust.paths import filled_in
 from taskrobust.vision.scenes.labels import LABELS, OBJECTS, ROOMS
 from taskrobust.vision.scenes.pseudo_labels import pseudo_labels as as_guessed
@@ -49,7 +50,7 @@ class ScenesConfig:
 
 
 def prepare_scenes(config: ScenesConfig) -> None:
-    """Generate the rooms that are not there yet; of several processes the first does and the others wait.
+    """Generate the rooms that are not there yet; of several processes one does and the others wait.
 
     Called before the processes form a group, whose members do not wait for long.
 
@@ -105,14 +106,19 @@ def generate_scenes(
         "pseudo_labels": pseudo_labels,
         "seed": seed,
     }
-    _start(folder, wanted)
-    if is_complete(folder):
-        return
+    with taking_turns(folder):
+        _start(folder, wanted)
+        if not is_complete(folder):
+            _generate(folder, wanted, num_proc)
+
+
+def _generate(folder: Path, wanted: dict[str, Any], num_proc: int) -> None:
+    images = wanted["images"]
     chunks = [range(first, min(first + _CHUNK, images)) for first in range(0, images, _CHUNK)]
     finished = _finished(folder)
     waiting = [chunk for chunk in chunks if chunk.start not in finished]
     with _progress() as progress, (folder / _FINISHED).open("a") as note:
-        task = progress.add_task(f"rooms, {split}", total=images, completed=images - sum(map(len, waiting)))
+        task = progress.add_task(f"rooms, {wanted['split']}", total=images, completed=images - sum(map(len, waiting)))
         for chunk in _write(folder, wanted, waiting, num_proc):
             note.write(f"{chunk.start}\n")
             note.flush()

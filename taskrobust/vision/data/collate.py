@@ -1,6 +1,7 @@
 """Makes batches of samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -9,10 +10,43 @@ from torch import Tensor
 from taskrobust.hashing import hash_of
 from taskrobust.training.sampling import Key
 from taskrobust.vision.data.samples import Sample
-from taskrobust.vision.modalities import Modality
+from taskrobust.vision.modalities import Modality, Rgb
+
+_NO_LABEL: Final = torch.tensor(-1)
 
 
-class MaeCollate:
+class MapsCollate:
+    """Stacks the maps of samples, for ``MaeCollate`` and ``TargetCollate``.
+
+    Args:
+        modalities: The modalities by name. Those that only predict have nothing in a batch.
+        size: Side of the crops in pixels.
+    """
+
+    def __init__(self, modalities: Mapping[str, Modality], size: int) -> None:
+        self.missing = {
+            name: modality.missing(size) for name, modality in modalities.items() if modality.source is None
+        }
+
+    def __call__(self, samples: Sequence[tuple[Key, Sample]]) -> dict[str, Tensor]:
+        """Stack.
+
+        Args:
+            samples: B keys (index, epoch) and samples.
+
+        Returns:
+            A tensor [B, ...] for each modality;
+            present: which modalities a sample has, in their order, bool [B, M].
+        """
+        batch = {
+            name: torch.stack([sample.get(name, missing) for _, sample in samples])
+            for name, missing in self.missing.items()
+        }
+        present = torch.tensor([[name in sample for name in self.missing] for _, sample in samples])
+        return {**batch, "present": present}
+
+
+class MaeCollate(MapsCollate):
     """Stacks samples to the keyword arguments of ``MultiModalMae``.
 
     Args:
@@ -22,9 +56,7 @@ class MaeCollate:
     """
 
     def __init__(self, modalities: Mapping[str, Modality], size: int, mask_seed: int = 0) -> None:
-        self.missing = {
-            name: modality.missing(size) for name, modality in modalities.items() if modality.source is None
-        }
+        super().__init__(modalities, size)
         self.mask_seed = np.array([mask_seed], dtype=np.uint64)
 
     def __call__(self, samples: Sequence[tuple[Key, Sample]]) -> dict[str, Tensor]:
@@ -38,11 +70,53 @@ class MaeCollate:
             present: which modalities a sample has, in their order, bool [B, M];
             mask_keys: 64 random bits for each sample, int64 [B].
         """
-        batch = {
-            name: torch.stack([sample.get(name, missing) for _, sample in samples])
-            for name, missing in self.missing.items()
-        }
-        present = torch.tensor([[name in sample for name in self.missing] for _, sample in samples])
         index, epoch = np.array([key for key, _ in samples], dtype=np.int64).T
         mask_keys = hash_of(hash_of(self.mask_seed, index), epoch)
-        return {**batch, "present": present, "mask_keys": torch.from_numpy(mask_keys.view(np.int64))}
+        return {**super().__call__(samples), "mask_keys": torch.from_numpy(mask_keys.view(np.int64))}
+
+
+class TargetCollate(MapsCollate):
+    """Stacks samples to the keyword arguments of a downstream model: inputs, target maps and classes.
+
+    Args:
+        modalities: The modalities by name. Those that only predict have nothing in a batch.
+        size: Side of the crops in pixels.
+        mixing: Mixes the colour images of a batch and their classes, such as ``taskrobust.vision.augment.Mixing``.
+
+    Raises:
+        ValueError: If there are maps besides a colour image, which cannot be mixed.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        size: int,
+        mixing: Callable[[Tensor, Tensor, Key], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        super().__init__(modalities, size)
+        self.mixing = mixing
+        mixable = [name for name in self.missing if isinstance(modalities[name], Rgb)]
+        if mixing is not None and (len(mixable) != 1 or len(self.missing) != 1):
+            raise ValueError(f"Expected a colour image alone to mix, got {list(self.missing)}. Do without mixing.")
+
+    def __call__(self, samples: Sequence[tuple[Key, Sample]]) -> dict[str, Tensor]:
+        """Stack.
+
+        Args:
+            samples: B keys (index, epoch) and samples.
+
+        Returns:
+            A tensor [B, ...] for each modality;
+            present: which modalities a sample has, in their order, bool [B, M];
+            label: classes, -1 where a sample has none, int64 [B];
+            soft_labels: where images are mixed, the share of each class, float32 [B, C]. Of a pair of which one cannot
+            be read, neither is present.
+        """
+        label = torch.stack([sample.get("label", _NO_LABEL) for _, sample in samples])
+        batch = {**super().__call__(samples), "label": label}
+        if self.mixing is None:
+            return batch
+        (name,) = self.missing
+        mixed, soft_labels = self.mixing(batch[name], label, samples[0][0])
+        present = batch["present"]
+        return {**batch, name: mixed, "present": present & present.flip(0), "soft_labels": soft_labels}

@@ -1,14 +1,22 @@
 """Images and maps in tar shards."""
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
+import numpy as np
+from numpy.typing import NDArray
+
+from taskrobust.hashing import hash_of, uniform
 from taskrobust.paths import filled_in
 from taskrobust.vision.data.files import crc32
 from taskrobust.vision.data.listing import Missing
+from taskrobust.vision.data.part import in_part
 from taskrobust.vision.data.samples import ImageMaps, MapFile, OnError
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms import Transform
@@ -35,9 +43,12 @@ class ImageShards(ImageMaps):
         on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
             sample is without it, and the file is counted.
         num_proc: Processes that make the copy.
+        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. A sample's place is that of the folders that the shards were made from.
 
     Raises:
-        ValueError: If the folder holds no finished shards, one is damaged, or samples lack a modality.
+        ValueError: If the folder holds no finished shards, one is damaged, or samples lack a modality, or if ``part``
+            is no range within [0, 1] or holds no sample.
     """
 
     def __init__(
@@ -50,6 +61,7 @@ class ImageShards(ImageMaps):
         missing: Missing = "error",
         on_error: OnError = "raise",
         num_proc: int = 1,
+        part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(modalities, transform, on_error)
         self.folder = Path(filled_in(folder))
@@ -72,6 +84,10 @@ class ImageShards(ImageMaps):
         rows = self._load(manifest["shards"], all_fields, cache, num_proc)
         assert len(rows) == manifest["samples"], f"{folder} holds {len(rows)} samples, not {manifest['samples']}"
         self._labels = rows.data.column(LABEL).to_numpy() if self.classes else None
+        if part != (0, 1):
+            kept = in_part(_places(rows.data.column("__key__").to_pylist()), part)
+            rows = rows.select(kept)
+            self._labels = None if self._labels is None else self._labels[kept]
         self._rows = rows.select_columns([*(field for fields in self._fields.values() for field in fields), "__url__"])
         self._share_count()
 
@@ -107,6 +123,13 @@ class ImageShards(ImageMaps):
                 _check_content(self.folder / shard["file"], shard)
         builder.download_and_prepare(num_proc=num_proc)
         return builder.as_dataset("train")
+
+
+def _places(keys: Iterable[str]) -> NDArray[np.float64]:
+    """Where in [0, 1) samples lie, by their keys class/stem: where ``Listing`` has them."""
+    classes_and_stems = (key.rpartition("/") for key in keys)
+    sums = (zlib.crc32(os.fsencode(f"{class_}/{unquote(stem)}")) for class_, _, stem in classes_and_stems)
+    return uniform(hash_of(np.fromiter(sums, np.uint64), 0))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

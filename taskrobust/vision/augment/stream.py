@@ -1,0 +1,52 @@
+"""Random numbers of a sample, and of libraries that draw from the global generators."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskrobust.hashing import hash_of, uniform
+from taskrobust.training.sampling import Key
+
+
+class Stream:
+    """Random numbers for one purpose: functions of the seed, the sample and the epoch alone.
+
+    Args:
+        seed: The user's seed.
+        purpose: Names what they are for, so that the same seed gives other numbers elsewhere.
+    """
+
+    def __init__(self, seed: int, purpose: int) -> None:
+        self._key = hash_of(np.array([seed], dtype=np.uint64), purpose)
+
+    def uniform(self, key: Key, number: int) -> NDArray[np.float64]:
+        """``number`` draws from [0, 1) for a sample."""
+        return uniform(hash_of(self._of(key), np.arange(number)))
+
+    def seed(self, key: Key) -> int:
+        """A seed of 32 bits for a sample, for a library's generator."""
+        return int(self._of(key)[0] >> np.uint64(32))
+
+    def _of(self, key: Key) -> NDArray[np.uint64]:
+        index, epoch = key
+        return hash_of(hash_of(self._key, index), epoch)
+
+
+@contextmanager
+def global_generators(seed: int) -> Iterator[None]:
+    """Seeds the global generators of Python and numpy, and puts them back to where they were in the end.
+
+    Args:
+        seed: The seed, of 32 bits.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -19,8 +19,22 @@ COMMANDS = {
     "annotate": ("taskrobust.nlp.annotate:annotate", "Tag text and encode it as a corpus for pre-training."),
     "pretrain-bert": ("taskrobust.nlp.pretrain:pretrain_bert", "Pre-train a Part-of-Speech Mask BERT."),
     "pretrain-mae": ("taskrobust.vision.pretrain:pretrain_mae", "Pre-train a Multi-Modal Mask MAE."),
+    "finetune-glue": ("taskrobust.nlp.finetune:finetune_glue", "Fine-tune a pre-trained model on GLUE and score it."),
+    "finetune-vision": ("taskrobust.vision.finetune:finetune_vision", "Fine-tune for classes, segmentation or depth."),
+    "compare": ("taskrobust.reporting.compare:compare", "Compare runs: who is best in the worst case, at which cost."),
+    "reproduce table1": (
+        "taskrobust.reproduce.table1:table1",
+        "Pre-train with weightings, fine-tune on GLUE, compare.",
+    ),
+    "reproduce table2": ("taskrobust.reproduce.table2:table2", "The same for classification, segmentation and depth."),
+    "reproduce table3": ("taskrobust.reproduce.table3:table3", "Measure what each weighting adds to a training step."),
+    "reproduce figure3": ("taskrobust.reproduce.table2:figure3", "Draw segmentations after each weighting."),
     "predict": ("taskrobust.vision.predict:predict", "Predict all maps of images with a pre-trained model."),
     "scenes": ("taskrobust.vision.scenes:generate_scenes", "Generate rooms with exact depth, labels and classes."),
+    "compare-predictions": (
+        "taskrobust.vision.compare_predictions:compare_predictions",
+        "Draw what several fine-tuned models predict.",
+    ),
     "shards": ("taskrobust.vision.shards:pack_shards", "Pack a folder of images and maps into tar shards."),
     "pseudo-label": ("taskrobust.vision.pseudo_label:pseudo_label", "Label images with depth and semantic maps."),
     "step-cost": ("taskrobust.vision.step_cost:step_cost", "Measure what each weighting adds to a training step."),
@@ -49,7 +63,8 @@ def main() -> None:
     if name not in COMMANDS:
         sys.exit(f"error: Expected a command among {list(COMMANDS)}, got {name!r}.\n\n{_overview()}")
     function, parser = _command(name)
-    config = parser.parse_args(_with_lists([_with_underscores(option) for option in options], function))
+    named = _with_first_name([_with_underscores(option) for option in options], function)
+    config = parser.parse_args(_with_lists(named, function))
     try:
         _call(function, parser, config)
     except (ValueError, LookupError, OSError, RuntimeError, ArithmeticError) as error:
@@ -90,6 +105,12 @@ def _with_underscores(option: str) -> str:
     """The option's name as its parameter is written: ``--num-proc=2`` is ``--num_proc=2``."""
     name, equals, value = option.partition("=")
     return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else option
+
+
+def _with_first_name(options: list[str], function: Callable[..., Any]) -> list[str]:
+    """Words before any option belong to the first one: ``compare a b`` is ``compare --runs a b``."""
+    first = next(iter(inspect.signature(function).parameters), "")
+    return [f"--{first}", *options] if options and not options[0].startswith("-") else options
 
 
 def _with_lists(options: list[str], function: Callable[..., Any]) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from matplotlib import image
 
 from taskrobust.reporting.plots import _smooth, plot_risks_and_weights
-from taskrobust.reporting.runs import RunRecord
+from taskrobust.reporting.runs import RunRecord, mean_run
 
 
 def record(label: str) -> RunRecord:
@@ -32,3 +32,18 @@ def test_smoothing_is_an_unbiased_exponential_mean_with_gaps() -> None:
     assert smoothed[0] == 1.0
     assert smoothed[1] != smoothed[1]
     assert smoothed[2] == pytest.approx((0.25 * 1 + 0.5 * 3) / 0.75)
+
+
+def test_mean_run_is_the_mean_on_common_steps() -> None:
+    first, second = record("a"), record("a")
+    for line in second.training:
+        line["risks"] = {"noun": 3.0, "verb": 3.0, "nsp": None}
+    del second.training[3]
+    for run in (first, second):
+        for line in run.training:
+            line["effective_tasks"] = 2.0
+    mean = mean_run([first, second])
+    assert [line["step"] for line in mean.training] == [1, 2, 3, 5, 6, 7, 8]
+    assert mean.training[1]["risks"] == {"noun": pytest.approx((5 / 2 + 3) / 2), "verb": 3.0, "nsp": 0.7}
+    assert mean.held_out[-1]["risks"] == {"noun": 1.0}
+    assert mean.held_out[-1]["worst_task"] == "noun"

@@ -37,12 +37,12 @@ def table(tmp_path: Path) -> HeldOutTable:
 
 def test_markdown_holds_the_last_evaluation_of_each_run(table: HeldOutTable) -> None:
     assert table.markdown() == (
-        "| task | average | minimax |\n"
-        "|---|---:|---:|\n"
-        "| noun | 2.000 | 1.500 |\n"
-        "| verb | 1.000 | 1.750 |\n"
-        "| mean | 1.500 | 1.625 |\n"
-        "| worst | 2.000 | 1.750 |\n"
+        "|  | average | minimax |\n"
+        "| --- | ---: | ---: |\n"
+        "| noun | 2.000 | **1.500** |\n"
+        "| verb | **1.000** | 1.750 |\n"
+        "| mean | **1.500** | 1.625 |\n"
+        "| worst | 2.000 | **1.750** |\n"
         "| worst task | noun | verb |\n"
     )
 

@@ -26,11 +26,7 @@ from taskrobust.weighting import Uncertainty
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-OVERLAYS = [
-    *CONFIGS.glob("weighting/*.yaml"),
-    CONFIGS / "vision/uncertainty.yaml",
-    CONFIGS / "vision/minimax-initial.yaml",
-]
+OVERLAYS = [*CONFIGS.glob("weighting/*.yaml"), CONFIGS / "vision/uncertainty.yaml"]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskrobust.hashing import hash_of, uniform
+from taskrobust.vision.data.part import in_part
 
 Missing = Literal["error", "absent"]
 
@@ -42,8 +43,6 @@ class Listing:
         missing: Missing = "error",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        if not 0 <= part[0] < part[1] <= 1:
-            raise ValueError(f"Expected a part from one number in [0, 1] up to a larger one, got {part}.")
         self.folders = dict(folders)
         self._suffixes: list[str] = []  # as they are on the disk
         classes = {name: _classes(folder) for name, folder in folders.items()}
@@ -61,7 +60,7 @@ class Listing:
         self._codes: NDArray[np.uint8] = places[np.concatenate([codes for _, codes in blocks])]
         if missing == "error":
             self._check_complete()
-        if part != (0, 1):
+        if tuple(part) != (0, 1):
             self._keep(part)
 
     def __len__(self) -> int:
@@ -134,10 +133,8 @@ class Listing:
         return self._suffixes.index(suffix)
 
     def _keep(self, part: tuple[float, float]) -> None:
-        places = self._places()
-        kept = (part[0] <= places) & (places < part[1])
-        if not kept.any():
-            raise ValueError(f"Expected images in the part {part}, all {len(self)} lie outside. Take a larger one.")
+        kept = np.zeros(len(self), dtype=bool)
+        kept[in_part(self._places(), part)] = True
         self._ends = np.append(0, np.cumsum(kept))[self._ends]
         self._stems = self._stems[kept]
         self._codes = self._codes[kept]

@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from taskrobust.reporting import formats
+from taskrobust.reporting.comparison import Statistic
+from taskrobust.reporting.page import Picture, html_page, markdown_page
+from taskrobust.reporting.plots import png
+from taskrobust.reporting.report import Report, make_report
+from taskrobust.reporting.sources import find_source, labelled_folders
+
+
+def compare(
+    runs: list[str],
+    output: Path = Path("runs/comparison"),
+    baseline: str | None = None,
+    statistic: Statistic = "mean",
+) -> None:
+    """Compare runs, such as of different weightings: which is best in the worst case, and what that costs.
+
+    Writes index.html, one page with everything; tables.md, tables.tex, tables.json and a CSV file for each table; and
+    the plots as PNG files.
+
+    Args:
+        runs: LABEL=FOLDER for each run. A folder may be of a pre-training run or of a fine-tuning run, or hold any
+            number of both. A label that comes several times, or whose folder holds several runs, has several seeds.
+            FOLDER alone is labelled by its name, without -seed and a number at the end.
+        output: Folder of the results.
+        baseline: Label that gains are over. None takes the first.
+        statistic: What a table shows of several seeds: their mean or their median.
+
+    Raises:
+        ValueError: If a folder holds no run, or no run has the label of the baseline.
+    """
+    folders = labelled_folders(runs)
+    baseline = next(iter(folders)) if baseline is None else baseline
+    if baseline not in folders:
+        raise ValueError(f"Expected a baseline among the labels {list(folders)}, got {baseline!r}.")
+    sources = [find_source(label, paths) for label, paths in folders.items()]
+    report = make_report(sources, baseline, statistic)
+    output.mkdir(parents=True, exist_ok=True)
+    _write(report, output)
+    console = Console()
+    _print(report, console)
+    console.print(f"Page: {output / 'index.html'}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _write(report: Report, output: Path) -> None:
+    tables = [section.table for section in report.sections]
+    plots = [plot for section in report.sections for plot in section.plots]
+    pictures = {plot.name: Picture(png(plot.draw), png(plot.draw, dark=True)) for plot in plots}
+    (output / "index.html").write_text(html_page(report, pictures))
+    (output / "tables.md").write_text(markdown_page(report))
+    (output / "tables.tex").write_text("\n".join(map(formats.latex, tables)))
+    (output / "tables.json").write_text(
+        json.dumps({table.name: formats.json_value(table) for table in tables}, indent=2) + "\n"
+    )
+    for table in tables:
+        (output / f"{table.name}.csv").write_text(formats.csv_text(table))
+    for name, picture in pictures.items():
+        (output / f"{name}.png").write_bytes(picture.bright)
+
+
+def _print(report: Report, console: Console) -> None:
+    for section in report.sections:
+        table = section.table
+        console.print(formats.rich_table(table))
+        warnings = [f"Warning: {text}" for text in table.warnings]
+        for text in (section.headline, *section.details, *warnings, *table.notes):
+            style = "bold" if text == section.headline else "dim" if text in table.notes else ""
+            console.print(Text(text, style=style))
+        console.print()
+    for text in report.warnings:
+        console.print(Text(f"Warning: {text}"))

@@ -29,6 +29,9 @@ COMMANDS = {
     "reproduce table2": ("taskrobust.reproduce.table2:table2", "The same for classification, segmentation and depth."),
     "reproduce table3": ("taskrobust.reproduce.table3:table3", "Measure what each weighting adds to a training step."),
     "reproduce figure3": ("taskrobust.reproduce.table2:figure3", "Draw segmentations after each weighting."),
+    "theory bound": ("taskrobust.theory.commands:bound", "Measure Algorithm 1 beside the bound of Theorem 3.1."),
+    "theory sample-complexity": ("taskrobust.theory.commands:sample_complexity", "Count the samples tasks need."),
+    "theory appendix-c": ("taskrobust.theory.commands:appendix_c", "Show what averaging costs the worst task."),
     "predict": ("taskrobust.vision.predict:predict", "Predict all maps of images with a pre-trained model."),
     "scenes": ("taskrobust.vision.scenes:generate_scenes", "Generate rooms with exact depth, labels and classes."),
     "compare-predictions": (
@@ -64,7 +67,7 @@ def main() -> None:
         sys.exit(f"error: Expected a command among {list(COMMANDS)}, got {name!r}.\n\n{_overview()}")
     function, parser = _command(name)
     named = _with_first_name([_with_underscores(option) for option in options], function)
-    config = parser.parse_args(_with_lists(named, function))
+    config = parser.parse_args(_with_lists(_with_true(named, function), function))
     try:
         _call(function, parser, config)
     except (ValueError, LookupError, OSError, RuntimeError, ArithmeticError) as error:
@@ -111,6 +114,16 @@ def _with_first_name(options: list[str], function: Callable[..., Any]) -> list[s
     """Words before any option belong to the first one: ``compare a b`` is ``compare --runs a b``."""
     first = next(iter(inspect.signature(function).parameters), "")
     return [f"--{first}", *options] if options and not options[0].startswith("-") else options
+
+
+def _with_true(options: list[str], function: Callable[..., Any]) -> list[str]:
+    """A switch alone is on: ``--dry_run`` is ``--dry_run=true``."""
+    switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
+    followers = [*options[1:], "--"]
+    return [
+        f"{option}=true" if option in switches and follower.startswith("-") else option
+        for option, follower in zip(options, followers, strict=True)
+    ]
 
 
 def _with_lists(options: list[str], function: Callable[..., Any]) -> list[str]:

@@ -110,6 +110,18 @@ def test_option_names_may_have_dashes(config: Path) -> None:
     assert (printed["loop"]["batch_size"], printed["held_out_pairs"]) == (3, 7)
 
 
+def test_words_before_options_are_of_the_first_option(tmp_path: Path) -> None:
+    result = call("compare", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}", "--output", tmp_path)
+    assert result.returncode == 1
+    assert f"there is no folder {tmp_path / 'a'}." in result.stderr
+
+
+def test_switch_alone_is_on(tmp_path: Path) -> None:
+    output = tmp_path / "plan"
+    assert "1 of 1 parts to do" in call("reproduce", "table3", "--dry-run", "--output", output).stdout
+    assert not output.exists()
+
+
 def test_env_names_versions() -> None:
     assert re.search(r"^torch \d", call("env").stdout, re.MULTILINE)
 

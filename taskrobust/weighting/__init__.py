@@ -10,7 +10,7 @@ from taskrobust.weighting.gramian import DisjointRows
 from taskrobust.weighting.group_dro import GroupDRO
 from taskrobust.weighting.proportional import Proportional
 from taskrobust.weighting.random_weights import RandomWeights
-from taskrobust.weighting.schedules import Constant, Linear, Schedule, Theorem31
+from taskrobust.weighting.schedules import Constant, Entropic, Linear, Schedule, Sharp, Theorem31
 from taskrobust.weighting.softmax_minimax import SoftmaxMinimax
 from taskrobust.weighting.stch import STCH
 from taskrobust.weighting.uncertainty import Uncertainty
@@ -22,6 +22,7 @@ __all__ = [
     "STCH",
     "Constant",
     "DisjointRows",
+    "Entropic",
     "Fixed",
     "GeometricMean",
     "GradNorm",
@@ -30,6 +31,7 @@ __all__ = [
     "Proportional",
     "RandomWeights",
     "Schedule",
+    "Sharp",
     "SoftmaxMinimax",
     "Theorem31",
     "Uncertainty",

@@ -1,0 +1,47 @@
+"""The paper's theory: Algorithm 1 and its rivals, what is guaranteed, and convex problems to see it on."""
+
+from taskrobust.theory.algorithm import (
+    Iterates,
+    softmax_weighted_gradient_descent,
+    take,
+    weighted_gradient_descent,
+)
+from taskrobust.theory.appendix_c import OutlierExample
+from taskrobust.theory.baselines import (
+    accelerated_log_sum_exp,
+    exponentiated_gradient,
+    mirror_prox,
+    subgradient_descent,
+)
+from taskrobust.theory.bounds import (
+    constant_alpha_bound,
+    convergence_bound,
+    descent_radius,
+    sample_complexity_bound,
+    softmax_gap,
+    step_size,
+    worst_downstream_risk,
+)
+from taskrobust.theory.smooth_max import tilted_mean
+from taskrobust.theory.solver import solve_minimax
+
+__all__ = [
+    "Iterates",
+    "OutlierExample",
+    "accelerated_log_sum_exp",
+    "constant_alpha_bound",
+    "convergence_bound",
+    "descent_radius",
+    "exponentiated_gradient",
+    "mirror_prox",
+    "sample_complexity_bound",
+    "softmax_gap",
+    "softmax_weighted_gradient_descent",
+    "solve_minimax",
+    "step_size",
+    "subgradient_descent",
+    "take",
+    "tilted_mean",
+    "weighted_gradient_descent",
+    "worst_downstream_risk",
+]

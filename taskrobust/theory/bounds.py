@@ -1,0 +1,143 @@
+"""What the paper guarantees, and what can be guaranteed beyond it."""
+
+import math
+from collections.abc import Sequence
+
+from scipy.special import lambertw
+
+
+def step_size(radius: float, lipschitz: float, steps: int) -> float:
+    r"""The constant step size of Theorem 3.1, :math:`\eta = R_0 / (L' \sqrt K)`.
+
+    Args:
+        radius: Distance :math:`R_0` from the first parameters to the optimum.
+        lipschitz: Lipschitz constant :math:`L'` of the risks.
+        steps: Number of iterates K.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Theorem 3.1.
+    """
+    return radius / (lipschitz * math.sqrt(steps))
+
+
+def convergence_bound(radius: float, lipschitz: float, steps: int) -> float:
+    r"""Bound :math:`2 R_0 L' / \sqrt K` of the averaged iterate's gap, equation 8.
+
+    It holds for the schedules ``Theorem31``, ``Entropic`` and ``Sharp``: all that its proof needs is that the weighted
+    risk misses the worst one by at most :math:`R_0 L' / (2 \sqrt{k + 1})`. Appendix B.1.1 writes this as
+    :math:`F_k(\theta_k) \ge F(\theta_k) + \dots` and the optimum as an argmax; read a minus and an argmin.
+
+    Args:
+        radius: Distance :math:`R_0` from the first parameters to the optimum.
+        lipschitz: Lipschitz constant :math:`L'` of the risks.
+        steps: Number of iterates K.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Theorem 3.1.
+    """
+    return 2 * radius * lipschitz / math.sqrt(steps)
+
+
+def constant_alpha_bound(radius: float, lipschitz: float, steps: int, num_tasks: int, alpha: float) -> float:
+    r"""Bound of the averaged iterate's gap for an inverse temperature that stays as it is.
+
+    .. math:: \frac{R_0 L'}{\sqrt K} + \frac{W_0((T - 1)/e)}{\alpha}
+
+    The second term does not fall with K: with :math:`\alpha = 1`, as Remark 3.3 recommends in practice, the gap stays.
+
+    Args:
+        radius: Distance :math:`R_0` from the first parameters to the optimum.
+        lipschitz: Lipschitz constant :math:`L'` of the risks.
+        steps: Number of iterates K.
+        num_tasks: Number of tasks T.
+        alpha: Inverse temperature, in one over the unit of the risks.
+    """
+    return radius * lipschitz / math.sqrt(steps) + softmax_gap(num_tasks, alpha)
+
+
+def softmax_gap(num_tasks: int, alpha: float) -> float:
+    r"""The most by which the softmax weighted risk can miss the worst one.
+
+    .. math:: \max_f \Big(\max_t f_t - \sum_t w_t f_t\Big) = \frac{W_0((T - 1)/e)}{\alpha} \le \frac{\log T}{\alpha}
+
+    It is attained where T - 1 tasks have the same risk, :math:`(1 + W_0) / \alpha` below the worst one.
+
+    Args:
+        num_tasks: Number of tasks T.
+        alpha: Inverse temperature, in one over the unit of the risks.
+    """
+    return float(lambertw((num_tasks - 1) / math.e).real) / alpha
+
+
+def descent_radius(initial_risk: float, strong_convexity: float, least_risk: float = 0.0) -> float:
+    r"""How far gradient descent from given parameters ever is from the optimum.
+
+    .. math:: \|\theta_k - \theta^*\| \le \sqrt{\frac2\mu (f(\theta_0) - f(\theta^*))} \quad \text{for } \eta \le 1/L
+
+    Good first parameters thus act as a regulariser: training never leaves a small ball. (Equation 11 leaves
+    :math:`f(\theta^*)` out, which is zero for upstream tasks but not for their mixtures. The ball is the larger one.)
+
+    Args:
+        initial_risk: Risk :math:`f(\theta_0)` of the first parameters.
+        strong_convexity: :math:`\mu`.
+        least_risk: The smallest risk :math:`f(\theta^*)`.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Proposition 5.3
+        (equations 11 and 12).
+    """
+    return math.sqrt(2 / strong_convexity * (initial_risk - least_risk))
+
+
+def sample_complexity_bound(
+    worst_risk: float,
+    dimension: int,
+    bound: float,
+    lipschitz: float,
+    strong_convexity: float,
+    eps: float,
+    delta: float,
+    ball_in_domain: bool = True,
+) -> float:
+    r"""Number of samples that suffices for every downstream task, by the worst risk of the first parameters.
+
+    .. math:: \frac{8 d B^2}{\epsilon^2} \log\Big(1 + \frac{16 L'}{\epsilon}
+        \sqrt{\frac2\mu \max_\lambda f_\lambda(\theta_0)}\Big) + \frac{8 B^2}{\epsilon^2} \log\frac2\delta
+
+    Args:
+        worst_risk: Worst risk of the first parameters, of upstream or downstream tasks alike:
+            see :func:`worst_downstream_risk`.
+        dimension: Number of parameters d.
+        bound: Bound :math:`B` of the losses.
+        lipschitz: Lipschitz constant :math:`L'` of the losses.
+        strong_convexity: :math:`\mu` of the losses.
+        eps: Excess risk :math:`\epsilon` that is good enough.
+        delta: Probability :math:`\delta` that it is not reached.
+        ball_in_domain: The ball of equation 11 lies within the domain of the parameters. Where it does not, a net of
+            their intersection needs twice the fineness, 32 for 16: inequality 22 covers the whole ball.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Theorem 5.4
+        (equation 13).
+    """
+    fineness = 16 if ball_in_domain else 32
+    ratio = fineness * lipschitz / eps * descent_radius(worst_risk, strong_convexity)
+    return 8 * bound**2 / eps**2 * (dimension * math.log1p(ratio) + math.log(2 / delta))
+
+
+def worst_downstream_risk(upstream_risks: Sequence[float]) -> float:
+    r"""The worst risk that given parameters have on a downstream task, from their risks upstream.
+
+    .. math:: \max_{\lambda \in \Delta_T} \sum_t \lambda_t f_t(\theta) = \max_t f_t(\theta)
+
+    Where downstream tasks are convex combinations of upstream ones, the worst of them is an upstream task. So the
+    parameters that are best for the worst upstream task start no worse on the worst downstream task than any others,
+    those of the average among them (equation 10).
+
+    Args:
+        upstream_risks: Risks of the parameters on the upstream tasks.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Proposition 5.1.
+    """
+    return max(upstream_risks)

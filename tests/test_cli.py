@@ -254,10 +254,12 @@ def test_demo_config_is_the_demo() -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("nlp/*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_valid(path: Path) -> None:
-    _, parser = _command("pretrain-bert")
+    glue = path.stem.startswith("glue")
+    _, parser = _command("finetune-glue" if glue else "pretrain-bert")
     layers = [CONFIGS / "nlp/paper-base.yaml", path] if path.stem == "table4" else [path]
     arguments = [option for layer in layers for option in ("--config", str(layer))]
-    parsed = parser.parse_args([*arguments, "--output", "runs/test"])
+    model = ["--model", "runs/test"] if glue else []
+    parsed = parser.parse_args([*arguments, *model, "--output", "runs/test"])
     for key, value in yaml.safe_load(path.read_text()).get("optim", {}).items():
         assert parsed.optim[key] == value
 

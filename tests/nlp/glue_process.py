@@ -1,0 +1,50 @@
+"""One fine-tuning in a process of its own, which may kill itself.
+
+python tests/nlp/glue_process.py SETTINGS_AS_JSON [STEP]
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from taskrobust.nlp.finetune import finetune_glue
+from taskrobust.training.distributed import DeviceConfig
+from taskrobust.training.loop import LoopConfig, Trainer
+from taskrobust.training.optim import OptimConfig
+
+
+def finetune(model: str, glue: str, output: str, **settings: Any) -> Any:
+    """Fine-tune for a few steps, in as little as the test needs."""
+    loop = {"steps": 12, "batch_size": 8, "eval_every": 5, "checkpoint_every": 4, "log_every": 2}
+    return finetune_glue(
+        model,
+        glue,
+        Path(output),
+        tasks=settings.pop("tasks", ["cola"]),
+        seeds=settings.pop("seeds", [0]),
+        loop=LoopConfig(**loop | settings.pop("loop", {})),
+        optim=OptimConfig(lr=1e-3, weight_decay=0.1, warmup_steps=0.06),
+        device=DeviceConfig(device="cpu"),
+        resolved={"model": model, "glue": glue, "loop": settings.get("loop", {})},
+        **settings,
+    )
+
+
+def main(settings: str, dies_after: str = "never") -> None:
+    step = Trainer._step
+
+    def dies(self: Trainer, batches: Iterator[Any]) -> None:
+        step(self, batches)
+        if str(self.progress.step) == dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Trainer._step = dies  # type: ignore[method-assign]
+    finetune(**json.loads(settings))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,201 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taskrobust.nlp.glue.reading import read_split
+from taskrobust.nlp.glue.tasks import GLUE, glue_tasks
+
+MNLI = (
+    "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\t"
+    "sentence1\tsentence2"
+)
+FILES = {
+    "CoLA/train.tsv": 'gj04\t1\t\tShe "sang.\nc-05\t0\t*\tHim sang NA.\n',
+    "CoLA/test.tsv": "index\tsentence\n0\tHe slept.\n",
+    "SST-2/train.tsv": "sentence\tlabel\na fine film \t1\nnull\t0\n",
+    "MRPC/train.tsv": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t70\t71\tOne .\tThe one .\n",
+    "MRPC/test.tsv": "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t8\t9\tA .\tB .\n",
+    "QQP/train.tsv": (
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+        "13\t1\t2\tWho?\tWhose?\t0\n14\t3\t4\tCut in\ntwo?\tIs it?\t1\n15\t5\t6\tWhy?\tWhat for?\t1\n"
+    ),
+    "STS-B/train.tsv": (
+        "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
+        "0\tnews\tf\t2012\t1\tnone\tnone\tA plane.\tAn air plane.\t3.800\n"
+    ),
+    "MNLI/train.tsv": f"{MNLI}\tlabel1\tgold_label\n0\t1\t1n\tuk\t(\t(\t(\t(\tIt is.\tIt is not.\tx\tcontradiction\n",
+    "MNLI/dev_mismatched.tsv": (
+        f"{MNLI}\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n"
+        "0\t1\t1n\toup\t(\t(\t(\t(\tIt was.\tIt may be.\ta\tb\tc\td\te\tneutral\n"
+    ),
+    "MNLI/test_matched.tsv": f"{MNLI}\n9\t1\t1n\toup\t(\t(\t(\t(\tYes.\tNo.\n",
+    "QNLI/train.tsv": "index\tquestion\tsentence\tlabel\n4\tWho?\tAnna.\tentailment\n",
+    "RTE/train.tsv": "index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\tnot_entailment\n",
+}
+EXPECTED = {
+    ("cola", "train"): [('She "sang.', 1), ("Him sang NA.", 0)],
+    ("cola", "test"): [("He slept.", "0")],
+    ("sst2", "train"): [("a fine film ", 1), ("null", 0)],
+    ("mrpc", "train"): [("One .", "The one .", 1)],
+    ("mrpc", "test"): [("A .", "B .", "0")],
+    ("qqp", "train"): [("Who?", "Whose?", 0), ("Why?", "What for?", 1)],  # without the row that is cut in two
+    ("stsb", "train"): [("A plane.", "An air plane.", np.float32(3.8))],
+    ("mnli", "train"): [("It is.", "It is not.", 2)],
+    ("mnli", "dev_mismatched"): [("It was.", "It may be.", 1)],
+    ("mnli", "test_matched"): [("Yes.", "No.", "9")],
+    ("qnli", "train"): [("Who?", "Anna.", 0)],
+    ("rte", "train"): [("A.", "B.", 1)],
+}
+
+
+@pytest.fixture
+def glue(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("task", "split"), EXPECTED, ids=["-".join(key) for key in EXPECTED])
+def test_official_files_are_read(glue: Path, task: str, split: str) -> None:
+    examples = read_split(str(glue), GLUE[task], split)
+    labels = examples.ids if examples.labels is None else examples.labels.tolist()
+    assert list(zip(*examples.texts, labels, strict=True)) == EXPECTED[task, split]
+
+
+def test_all_eight_tasks_are_read() -> None:
+    assert {task for task, _ in EXPECTED} == set(GLUE)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "task", "message"),
+    [
+        (
+            "SST-2/train.tsv",
+            "text\tlabel\nfine\t1\n",
+            "sst2",
+            r"Expected the columns \['sentence', 'label'\] in line 1 of .*SST-2/train.tsv, got \['text', 'label'\]",
+        ),
+        (
+            "RTE/train.tsv",
+            "index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\tneutral\n",
+            "rte",
+            r"Expected a label among \['entailment', 'not_entailment'\] in column 'label' of line 2 of "
+            r".*RTE/train.tsv, got 'neutral'",
+        ),
+        (
+            "STS-B/train.tsv",
+            FILES["STS-B/train.tsv"].replace("3.800", "5.5"),
+            "stsb",
+            r"Expected a score from 0 to 5 in column 'score' of line 2 of .*STS-B/train.tsv, got '5.5'",
+        ),
+        (
+            "STS-B/train.tsv",
+            FILES["STS-B/train.tsv"].replace("3.800", "high"),
+            "stsb",
+            r"Expected a score from 0 to 5 in column 'score' of line 2 .*, got 'high'",
+        ),
+        (
+            "CoLA/train.tsv",
+            "gj04\t1\t\tOne.\ngj04\tTwo.\n",
+            "cola",
+            r"Expected 4 columns in line 2 of .*CoLA/train.tsv, got 2: \['source', 'label', 'mark', 'sentence'\]",
+        ),
+        ("SST-2/train.tsv", "sentence\tlabel\n", "sst2", r"Expected rows of sst2 in .*SST-2/train.tsv, got none"),
+        ("SST-2/train.tsv", "", "sst2", r"Expected the columns .* in line 1 of .*, got \[\]"),
+    ],
+)
+def test_error_names_file_line_and_column(glue: Path, file: str, text: str, task: str, message: str) -> None:
+    (glue / file).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_split(str(glue), GLUE[task], "train")
+
+
+def test_missing_file_is_named(glue: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected the file .*QNLI/dev.tsv, there is none. Give --glue"):
+        read_split(str(glue), GLUE["qnli"], "dev")
+
+
+def test_other_bytes_than_utf8_are_named(glue: Path) -> None:
+    (glue / "SST-2/train.tsv").write_bytes(b"sentence\tlabel\nfine\t1\nna\xefve\t1\n")
+    with pytest.raises(ValueError, match=r"Expected UTF-8 text, .*SST-2/train.tsv holds other bytes"):
+        read_split(str(glue), GLUE["sst2"], "train")
+
+
+def test_unknown_task_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Expected GLUE tasks among \['cola', .*\], or all, got \['wnli'\]"):
+        glue_tasks(["cola", "wnli"])
+
+
+def test_all_stands_for_all_tasks() -> None:
+    assert glue_tasks(["all"]) == list(GLUE.values())
+    assert glue_tasks(["rte", "cola", "rte"]) == [GLUE["rte"], GLUE["cola"]]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A data set of `datasets` in a folder, as a clone of nyu-mll/glue is one."""
+    rows = {
+        "mnli": ("validation_matched", {"premise": "It is.", "hypothesis": "It is not.", "label": 2, "idx": 0}),
+        "qqp": ("test", {"question1": "Who?", "question2": "Whose?", "label": -1, "idx": 7}),
+        "stsb": ("train", {"sentence1": "A.", "sentence2": "B.", "label": 5.5, "idx": 0}),
+        "rte": ("train", {"sentence": "A.", "label": 0, "idx": 0}),
+    }
+    configs = []
+    for name, (split, row) in rows.items():
+        (tmp_path / "glue" / name).mkdir(parents=True)
+        (tmp_path / "glue" / name / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+        configs.append({"config_name": name, "data_files": [{"split": split, "path": f"{name}/{split}.jsonl"}]})
+    (tmp_path / "glue/README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return str(tmp_path / "glue")
+
+
+def test_data_sets_are_read(dataset: str) -> None:
+    examples = read_split(dataset, GLUE["mnli"], "dev_matched")
+    assert examples.texts == (["It is."], ["It is not."])
+    assert examples.labels is not None
+    assert examples.labels.tolist() == [2]
+
+
+def test_test_split_of_a_data_set_has_indices_in_place_of_labels(dataset: str) -> None:
+    examples = read_split(dataset, GLUE["qqp"], "test")
+    assert (examples.labels, examples.ids) == (None, ["7"])
+
+
+def test_label_out_of_range_in_a_data_set_is_named(dataset: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"Expected a label from 0 to 5 in column 'label' of row 0 of the split 'train' of 'stsb'"
+    ):
+        read_split(dataset, GLUE["stsb"], "train")
+
+
+def test_missing_column_of_a_data_set_is_named(dataset: str) -> None:
+    with pytest.raises(ValueError, match=r"Expected the columns \['sentence1', 'sentence2', 'label'\] in the split"):
+        read_split(dataset, GLUE["rte"], "train")
+
+
+def test_missing_data_set_is_named(dataset: str) -> None:
+    with pytest.raises(ValueError, match=r"no folder of GLUE's TSV files here, and as a data set with the conf"):
+        read_split(dataset, GLUE["cola"], "train")
+
+
+REAL = {
+    "cola": (8551, 1043),
+    "sst2": (67349, 872),
+    "mrpc": (3667, 408),
+    "stsb": (5749, 1500),
+    "qnli": (4000, 1463),
+    "rte": (2490, 277),
+}
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif("TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA names no folder of real data")
+@pytest.mark.parametrize("task", REAL)
+def test_real_files_have_the_known_numbers_of_examples(task: str) -> None:
+    source = os.path.join(os.environ["TASKROBUST_DATA"], "glue")
+    assert tuple(len(read_split(source, GLUE[task], split)) for split in ("train", "dev")) == REAL[task]

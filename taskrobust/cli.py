@@ -32,6 +32,8 @@ COMMANDS = {
     "theory bound": ("taskrobust.theory.commands:bound", "Measure Algorithm 1 beside the bound of Theorem 3.1."),
     "theory sample-complexity": ("taskrobust.theory.commands:sample_complexity", "Count the samples tasks need."),
     "theory appendix-c": ("taskrobust.theory.commands:appendix_c", "Show what averaging costs the worst task."),
+    "pretext synthetic": ("taskrobust.pretext.commands:pretext_synthetic", "Measure processors on generated data."),
+    "pretext cifar10": ("taskrobust.pretext.commands:pretext_cifar10", "The same on CIFAR-10."),
     "predict": ("taskrobust.vision.predict:predict", "Predict all maps of images with a pre-trained model."),
     "scenes": ("taskrobust.vision.scenes:generate_scenes", "Generate rooms with exact depth, labels and classes."),
     "compare-predictions": (

@@ -1,0 +1,37 @@
+"""A processor that learns from too few downstream samples is worse than none, although it has seen more."""
+
+import torch
+
+from taskrobust.pretext.generators import GaussianData
+from taskrobust.pretext.least_squares import fit_linear
+from taskrobust.pretext.networks import linear_network
+from taskrobust.pretext.processor import Processor
+
+
+def main() -> None:
+    data = GaussianData()
+    unlabelled, labelled, test = (data.sample(number, seed) for seed, number in enumerate((5000, 40, 5000)))
+
+    def error(processor: Processor | None) -> float:
+        """Of processor, then pretext task, then linear probe."""
+
+        def features(inputs: torch.Tensor) -> torch.Tensor:
+            return inputs if processor is None else processor.transform(inputs)
+
+        pretext = fit_linear(features(unlabelled.inputs), unlabelled.pretext)
+        probe = fit_linear(pretext(features(labelled.inputs)), labelled.labels, ridge=1e-3)
+        predictions = probe(pretext(features(test.inputs)))
+        return float((predictions - test.labels).square().mean())
+
+    plain = error(None)
+    print(f"plain self-supervised learning: error {plain:.2f}")
+    for number in (20, 2000):
+        extra = data.sample(number, seed=10)
+        processor = Processor(linear_network(52, 12), penalty=0.3, steps=300)
+        processor.fit((extra.inputs, extra.labels), (unlabelled.inputs, unlabelled.pretext))
+        boosted = error(processor)
+        print(f"processor from {number} downstream samples: error {boosted:.2f}, difference {boosted - plain:+.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Three pretext tasks on one trunk, weighed by the average and by minimax, then a linear probe on 40 labels."""
+
+from taskrobust import MultiTaskLoss, RiskEstimator, SoftmaxMinimax, Uniform, Weighting
+from taskrobust.pretext.generators import ClassImages
+from taskrobust.pretext.networks import CONVOLUTIONAL_FEATURES, convolutional_network
+from taskrobust.pretext.pipeline import PretextNetwork, PretextPipeline
+from taskrobust.pretext.tasks import Colourisation, Rotation, SplitHalf
+
+
+def main() -> None:
+    data = ClassImages(classes=10, noise=0.3)
+    unlabelled, labelled, test = (data.sample(number, seed) for seed, number in enumerate((1000, 40, 1000)))
+    tasks = [Rotation(), Colourisation(), SplitHalf()]
+    names = [task.name for task in tasks]
+    weightings: list[Weighting] = [Uniform(3), SoftmaxMinimax(3, alpha=5.0)]
+    for weighting in weightings:
+        # One loss is a cross-entropy, two are squared errors: each is compared with its own start.
+        criterion = MultiTaskLoss(names, weighting, risk=RiskEstimator(3, normalization="initial"))
+        network = PretextNetwork(convolutional_network(), CONVOLUTIONAL_FEATURES, tasks, criterion, epochs=4)
+        pipeline = PretextPipeline(network).fit(unlabelled[0], labelled)
+        weights = ", ".join(f"{task} {weight.item():.2f}" for task, weight in criterion.weights.items())
+        print(
+            f"{type(weighting).__name__}: weights {weights}; worst {criterion.worst_task}; "
+            f"accuracy of the probe {pipeline.score(*test):.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

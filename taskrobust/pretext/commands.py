@@ -1,0 +1,135 @@
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from taskrobust.pretext.cells import Cells
+from taskrobust.pretext.cifar10 import (
+    SLIDES,
+    Cifar10Protocol,
+    Split,
+    measure_processor,
+    measure_ssl,
+    read_cifar10,
+)
+from taskrobust.pretext.plots import plot_cifar10, plot_synthetic
+from taskrobust.pretext.synthetic import CURVES, Errors, measure
+
+_COLUMNS = {
+    "processed": "processor",
+    "boosted": "processor, 40 labels",
+    "plain": "plain SSL, 40 labels",
+    "pooled": "plain SSL, 40 + n0 labels",
+}
+
+
+def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int = 3) -> None:
+    """Measure processors on generated data against the extra samples n0, the penalty λ, the features d_f and width.
+
+    Each row has the squared error of y with the processor (all downstream labels in the world, and 40), and what plain
+    self-supervised learning has with 40 labels and with those of the processor as well. Writes table.md, table.json and
+    errors.png. Takes about five minutes; what is in cells/ from an earlier call is kept.
+
+    Args:
+        output: Folder of the results.
+        seeds: Seeds of each point; the median is shown.
+    """
+    cells = Cells(output / "cells", {"seeds": seeds})
+    curves: dict[str, dict[float, Errors]] = {}
+    for axis, settings in CURVES.items():
+        points = track(settings.items(), f"{axis:>6}")
+        curves[axis] = {
+            value: Errors(**cells.get(f"{axis}-{value:g}", lambda s=setting: asdict(measure(s, seeds))))  # type: ignore[misc]
+            for value, setting in points
+        }
+    rows = [
+        [f"{axis} = {value:g}", *(f"{getattr(errors, field):.3f}" for field in _COLUMNS)]
+        for axis, points_of_axis in curves.items()
+        for value, errors in points_of_axis.items()
+    ]
+    _show("Squared error of y: 0.5 is the least, 1 that of a constant", ["", *_COLUMNS.values()], rows, output)
+    numbers = {a: {f"{value:g}": asdict(errors) for value, errors in c.items()} for a, c in curves.items()}
+    (output / "table.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    plot_synthetic(curves, output / "errors.png")
+    Console().print(f"Results: {output}")
+
+
+def pretext_cifar10(
+    output: Path = Path("runs/pretext/cifar10"),
+    data: str = "$TASKROBUST_DATA/cifar10",
+    extra: list[int] = [1000, 2000, 3000, 4000, 5000],  # noqa: B006  # read only
+    protocol: Cifar10Protocol = Cifar10Protocol(),  # noqa: B008
+) -> None:
+    """Fill the table of the slides: accuracy on CIFAR-10 with processors that saw n0 downstream images, and without.
+
+    The training images are split into a tenth for the processor, six tenths without labels for the pretext task and
+    three tenths for the linear probe. Cells that are there from an earlier call are kept. Writes cells/, table.md,
+    table.json and accuracies.png.
+
+    Args:
+        output: Folder of the results.
+        data: Folder of train.parquet and test.parquet with the columns img {bytes, path} and label.
+        extra: The values of n0.
+        protocol: What is the same in all cells.
+
+    Raises:
+        ValueError: If the folder holds cells of other settings, or n0 is more than the images there are.
+    """
+    console = Console()
+    cells = Cells(output / "cells", asdict(protocol))
+    train, test = read_cifar10(data)
+    split = Split.of(train, test, protocol.scale, protocol.seed)
+    del train, test
+    if max(extra) * protocol.scale > len(split.extra[0]):
+        most = round(len(split.extra[0]) / protocol.scale)
+        raise ValueError(f"Expected n0 of at most {most}, a tenth of the training images, got {max(extra)}.")
+
+    def cell(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        result = cells.get(name, compute)
+        full, half = (result[row]["hidden"] for row in ("full", "half"))
+        console.print(f"{name}: full {full:.2%}, half {half:.2%}, computed in {result['seconds']:.0f} s")
+        return result
+
+    ssl = cell("ssl-" + "-".join(map(str, extra)), lambda: measure_ssl(split, protocol, extra))
+    processors = {n0: cell(f"n0-{n0}", partial(measure_processor, split, protocol, n0)) for n0 in extra}
+    rows = _cifar10_rows(ssl, processors)
+    _show("Accuracy on CIFAR-10, %", ["", *(f"n0 = {n0}" for n0 in extra), "SSL"], rows, output)
+    (output / "table.json").write_text(json.dumps({"ssl": ssl, "processors": processors}, indent=2) + "\n")
+    plot_cifar10(ssl, processors, output / "accuracies.png")
+    console.print(f"Results: {output}")
+
+
+def _cifar10_rows(ssl: dict[str, Any], processors: dict[int, dict[str, Any]]) -> list[list[str]]:
+    rows = []
+    for row in ("full", "half"):
+        for field, label in (
+            ("hidden", "processor, then SSL"),
+            ("predicted", "the same, probe on its predictions"),
+            ("processed", "probe on f(x)"),
+        ):
+            of_ssl = f"{100 * ssl[row][field]:.2f}" if field in ssl[row] else ""
+            rows.append([f"{row}: {label}", *(f"{100 * c[row][field]:.2f}" for c in processors.values()), of_ssl])
+        pooled = [f"{100 * ssl['pooled'][row][str(n0)]:.2f}" for n0 in processors]
+        rows.append([f"{row}: plain SSL, n0 labels more", *pooled, ""])
+        slides = [f"{SLIDES[row][str(n0)]:.2f}" if str(n0) in SLIDES[row] else "" for n0 in processors]
+        rows.append([f"{row}: the slides", *slides, f"{SLIDES[row]['ssl']:.2f}"])
+    return rows
+
+
+def _show(title: str, columns: list[str], rows: list[list[str]], output: Path) -> None:
+    """Print a table and write it as table.md."""
+    table = Table(title=title)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
+    lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
+    for row in rows:
+        table.add_row(*row)
+        lines.append(f"| {' | '.join(row)} |")
+    (output / "table.md").write_text("\n".join(lines) + "\n")
+    Console().print(table)

@@ -1,0 +1,117 @@
+"""Pretext tasks: labels z that images carry in themselves."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from taskrobust.hashing import hash_of, uniform
+
+
+class PretextTask(ABC):
+    """Makes pairs of input and pretext label from images alone."""
+
+    name: ClassVar[str]
+    """Name of the task in a ``MultiTaskLoss``."""
+
+    width: int
+    """d_z, the dimensions of the pretext label."""
+
+    @abstractmethod
+    def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
+        """Inputs, of the shape of the images, and pretext labels, float [n, d_z].
+
+        Args:
+            images: Shape [n, 3, size, size], in [0, 1].
+            index: Which images of the data set they are, shape [n]; what is random depends on it and on the epoch.
+            epoch: Epoch.
+        """
+
+    def losses(self, predictions: Tensor, pretext: Tensor) -> Tensor:
+        """Loss of each sample, shape [n]: here the squared error, mean over the dimensions.
+
+        Args:
+            predictions: Shape [n, d_z].
+            pretext: z, shape [n, d_z].
+        """
+        return functional.mse_loss(predictions, pretext, reduction="none").mean(1)
+
+
+class Rotation(PretextTask):
+    """Which of four quarter turns an image was given: one column each.
+
+    Args:
+        seed: Seed of the turns.
+
+    References:
+        Gidaris, Singh, Komodakis, Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018.
+    """
+
+    name = "rotation"
+    width = 4
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
+        """Turned images and their turns."""
+        seed = np.array([self.seed], dtype=np.uint64)
+        turns = torch.from_numpy((uniform(hash_of(hash_of(seed, index), epoch)) * 4).astype(np.int64))
+        turned = torch.empty_like(images)
+        for turn in range(4):
+            turned[turns == turn] = images[turns == turn].rot90(turn, dims=(2, 3))
+        return turned, functional.one_hot(turns, 4).to(images)
+
+    def losses(self, predictions: Tensor, pretext: Tensor) -> Tensor:
+        """Cross-entropy of each sample."""
+        return functional.cross_entropy(predictions, pretext, reduction="none")
+
+
+class Colourisation(PretextTask):
+    """The colours of an image of which the grey values are shown: two opponent channels on a coarse grid.
+
+    Args:
+        grid: Rows and columns of the grid.
+
+    References:
+        Zhang, Isola, Efros, Colorful Image Colorization, ECCV 2016, which predicts distributions of colours instead.
+    """
+
+    name = "colourisation"
+
+    def __init__(self, grid: int = 4) -> None:
+        self.grid = grid
+        self.width = 2 * grid**2
+
+    def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
+        """Grey images, and red less green and blue less yellow."""
+        red, green, blue = images.unbind(1)
+        chroma = torch.stack([red - green, blue - (red + green) / 2], dim=1)
+        grey = images.mean(1, keepdim=True).expand_as(images)
+        return grey, functional.adaptive_avg_pool2d(chroma, self.grid).flatten(1)
+
+
+class SplitHalf(PretextTask):
+    """The right half of an image, on a coarse grid, of which the left half is shown; the rest is black.
+
+    Args:
+        grid: Rows of the grid, and twice its columns.
+    """
+
+    name = "split_half"
+
+    def __init__(self, grid: int = 4) -> None:
+        self.grid = grid
+        self.width = 3 * grid * (grid // 2)
+
+    def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
+        """Images without their right halves, and those."""
+        middle = images.shape[3] // 2
+        shown = images.clone()
+        shown[..., middle:] = 0
+        hidden = functional.adaptive_avg_pool2d(images[..., middle:], (self.grid, self.grid // 2))
+        return shown, hidden.flatten(1)

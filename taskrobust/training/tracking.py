@@ -168,8 +168,8 @@ class Tracker:
         curves = {"train/loss": loss, "train/effective_tasks": math.exp(entropy), "train/lr": lr}
         curves |= {f"risk/{task}": risk for task, risk in risks.items() if not math.isnan(risk)}
         self._record(line, curves | {f"weight/{task}": weight for task, weight in weights.items()})
-        worst = f"worst {worst_task} {risks[worst_task]:.3f}" if worst_task is not None else "no task present"
-        state = f"loss {loss:.3f}, {worst}, {speed:.0f} samples/s"
+        worst = f", worst {worst_task} {risks[worst_task]:.3f}" if worst_task is not None else ", no task present"
+        state = f"loss {loss:.3f}{worst if len(weighted_tasks) > 1 else ''}, {speed:.0f} samples/s"
         self._progress.update(self._task, state=state)
         if not self.console.is_terminal:
             left = timedelta(seconds=round((self._steps - step) * (samples / step) / speed))

@@ -1,0 +1,30 @@
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def config(name: str) -> str:
+    """Where a configuration file of this package is, as one would type it.
+
+    Args:
+        name: Its path in configs/, without the extension, such as ``vision/demo``.
+    """
+    folder = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+    path = folder / f"{name}.yaml"
+    assert path.exists(), path
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def weighting_config(name: str, kind: str) -> str:
+    """The configuration file of a weighting: its own for ``nlp`` or ``vision``, where there is one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    folder = Path(config("weighting/average")).parent
+    for place in (folder.parent / kind, folder):
+        if (place / f"{name}.yaml").exists():
+            return config(f"{place.name}/{name}")
+    there = sorted(path.stem for path in folder.glob("*.yaml"))
+    raise ValueError(f"Expected weightings among {there}, got {name!r}.")

@@ -1,0 +1,111 @@
+"""Many commands as one piece of work that can be cut off, looked at and continued."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A command of a plan.
+
+    Args:
+        name: What the plan calls it, and the name of its log.
+        command: Words after ``taskrobust``.
+        finished: Files that are all there when, and only when, the command has come to its end. Without any it runs
+            every time.
+        needs: Names of the parts that it builds on: it does not start unless they are finished.
+        after: Names of the parts that it waits for, whatever becomes of them.
+        minutes: How long it takes, as measured on the machine that the plan is made for. None where nobody measured.
+        processes: Processes that torchrun starts; 1 starts without torchrun.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    finished: tuple[Path, ...]
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    minutes: float | None = None
+    processes: int = 1
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it need not run."""
+        return bool(self.finished) and all(file.exists() for file in self.finished)
+
+    def shell(self) -> str:
+        """The command as one would type it."""
+        torchrun = ["torchrun", "--nproc-per-node", str(self.processes), "-m"] if self.processes > 1 else []
+        return shlex.join([*torchrun, "taskrobust", *self.command])
+
+
+class Plan:
+    """Parts in an order in which they can run, in a folder that remembers them.
+
+    Args:
+        folder: Where plan.json, logs/ and the parts' own folders are.
+        parts: The parts; what one needs comes before it.
+
+    Raises:
+        ValueError: If the folder holds a plan in which a part of the same name is another command.
+    """
+
+    def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
+        self.folder = folder
+        self.parts = list(parts)
+        self._file = folder / "plan.json"
+        self._before: dict[str, dict[str, str | float]] = {}
+        if self._file.exists():
+            self._before = json.loads(self._file.read_text())
+        for part in self.parts:
+            there = self._before.get(part.name, {}).get("command", part.shell())
+            if there != part.shell() and part.finished:
+                raise ValueError(
+                    f"Expected {self._file} to be of the same plan, but its part {part.name} is\n  {there}\nthere and\n"
+                    f"  {part.shell()}\nhere. Choose another --output."
+                )
+
+    def save(self) -> None:
+        """Write plan.json: what a part is, and how long it took."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for part in self.parts:
+            self._before.setdefault(part.name, {})["command"] = part.shell()
+        unfinished = self._file.with_name(".plan.json")
+        unfinished.write_text(json.dumps(self._before, indent=2) + "\n")
+        unfinished.replace(self._file)
+
+    def took(self, part: Part, seconds: float) -> None:
+        """Note how long a part took, in this run of it."""
+        self._before[part.name]["seconds"] = round(seconds, 1)
+        self.save()
+
+    def log(self, part: Part) -> Path:
+        """Where what the part prints is kept."""
+        return self.folder / "logs" / f"{part.name.replace('/', '-')}.log"
+
+    def table(self, jobs: int) -> Table:
+        """The parts with their state and their time, for a terminal."""
+        table = Table(title=f"Plan of {self.folder}", caption=self._total(jobs), caption_justify="left")
+        for column in ("part", "state", "command"):
+            table.add_column(column, overflow="fold")
+        table.add_column("minutes", justify="right")
+        for part in self.parts:
+            state = "finished" if part.is_finished else "to do"
+            table.add_row(part.name, state, part.shell(), self._minutes(part))
+        return table
+
+    def _minutes(self, part: Part) -> str:
+        if part.is_finished and "seconds" in self._before.get(part.name, {}):
+            return f"took {float(self._before[part.name]['seconds']) / 60:.1f}"
+        return "?" if part.minutes is None else f"{part.minutes:.1f}"
+
+    def _total(self, jobs: int) -> str:
+        left = [part for part in self.parts if not part.is_finished]
+        known = sum(part.minutes for part in left if part.minutes is not None) / jobs
+        unknown = sum(part.minutes is None for part in left)
+        also = f" Of {unknown} more the time was never measured." if unknown else ""
+        return f"{len(left)} of {len(self.parts)} parts to do: about {known:.0f} minutes with {jobs} at a time.{also}"

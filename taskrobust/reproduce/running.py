@@ -1,0 +1,140 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from taskrobust.reproduce.plan import Part, Plan
+
+_LAST_LINES = 12
+_PATIENCE = 60.0
+"""Seconds in which a command that is told to stop may write a checkpoint."""
+
+
+class Run:
+    """Runs what is not finished of a plan, several parts at a time. A part that fails stops only what builds on it.
+
+    Args:
+        plan: The plan.
+        jobs: Parts at a time. Each has its share of the cores.
+    """
+
+    def __init__(self, plan: Plan, jobs: int) -> None:
+        self.plan = plan
+        self.jobs = jobs
+        self.console = Console()
+        self.failed: list[Part] = []
+        self.finished = {part.name for part in plan.parts if part.is_finished}
+        self._running: dict[subprocess.Popen[bytes], tuple[Part, float]] = {}
+
+    def to_the_end(self) -> None:
+        """Run, and stop the parts that are running if this process is interrupted: they go on the next time.
+
+        Raises:
+            RuntimeError: If a part failed.
+        """
+        self.plan.save()
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            while self._start() or self._running:
+                self._wait()
+        finally:
+            self._stop()
+            signal.signal(signal.SIGTERM, before)
+        if self.failed:
+            missing = len(self.plan.parts) - len(self.finished)
+            logs = "\n".join(f"  {part.name}: {self.plan.log(part)}" for part in self.failed)
+            raise RuntimeError(
+                f"{len(self.failed)} of {len(self.plan.parts)} parts failed, so that {missing} are not finished:\n"
+                f"{logs}\nWhat is finished is kept. Mend the cause, then give the same command again."
+            )
+
+    def _start(self) -> bool:
+        """Start what can be started; whether anything was."""
+        started = False
+        for part in self.plan.parts:
+            if len(self._running) < self.jobs and self._is_ready(part):
+                self._running[self._process(part)] = (part, time.perf_counter())
+                started = True
+        return started
+
+    def _is_ready(self, part: Part) -> bool:
+        gone = self.finished | {failed.name for failed in self.failed} | self._blocked()
+        running = {running.name for running, _ in self._running.values()}
+        done_with = part.name in gone | running
+        return not done_with and self.finished >= set(part.needs) and gone >= set(part.after)
+
+    def _blocked(self) -> set[str]:
+        """Parts that build on a failed one."""
+        lost = {part.name for part in self.failed}
+        for part in self.plan.parts:  # in which what one needs comes before it
+            if lost & set(part.needs):
+                lost.add(part.name)
+        return lost
+
+    def _process(self, part: Part) -> subprocess.Popen[bytes]:
+        log = self.plan.log(part)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        module = ["-m", "taskrobust"]
+        if part.processes > 1:
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(part.processes)]
+            module = [*launcher, *module]
+        threads = max(1, (os.cpu_count() or 1) // (self.jobs * part.processes))
+        environment = {"OMP_NUM_THREADS": str(threads)} | dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
+        self.console.print(f"{part.name} starts.", highlight=False)
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                [sys.executable, *module, *part.command], stdout=file, stderr=file, env=environment, process_group=0
+            )
+
+    def _wait(self) -> None:
+        """Until a part ends."""
+        while all(process.poll() is None for process in self._running):
+            time.sleep(0.2)
+        for process in [process for process in self._running if process.poll() is not None]:
+            part, started = self._running.pop(process)
+            seconds = time.perf_counter() - started
+            if process.returncode == 0 and (part.is_finished or not part.finished):
+                self.finished.add(part.name)
+                self.plan.took(part, seconds)
+                self._say(f"{part.name} is finished, {seconds:.0f} s.")
+            else:
+                self.failed.append(part)
+                self._say(f"{part.name} FAILED with code {process.returncode}:")
+                self._say(last_lines(self.plan.log(part)))
+
+    def _say(self, text: str) -> None:
+        done = f"\\[{len(self.finished)}/{len(self.plan.parts)}] "
+        self.console.print(done, end="", highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _stop(self) -> None:
+        for process in self._running:
+            os.killpg(process.pid, signal.SIGTERM)
+        for process, (part, _) in self._running.items():
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            self._say(f"{part.name} was stopped; the same command goes on with it.")
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, indented."""
+    lines = log.read_text(errors="replace").rstrip().splitlines()[-_LAST_LINES:]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def carry_out(plan: Plan, jobs: int, dry_run: bool) -> None:
+    """Run a plan, or print it and how long it takes.
+
+    Raises:
+        RuntimeError: If a part failed.
+    """
+    if dry_run:
+        Console().print(plan.table(jobs))
+    else:
+        Run(plan, jobs).to_the_end()

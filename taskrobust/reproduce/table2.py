@@ -1,0 +1,201 @@
+"""The paper's Table 2 and Figure 3: images, labels and depth after pre-training MM-MAE with several weightings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskrobust.reproduce.configs import config, weighting_config
+from taskrobust.reproduce.plan import Part, Plan
+from taskrobust.reproduce.running import carry_out
+from taskrobust.reproduce.scales import Scale, seed_folders
+
+_WEIGHTINGS = ("average", "uncertainty", "gradnorm", "dwa", "minimax")
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What a scale runs.
+
+    Attributes:
+        pretrain: Configurations of the pre-training, one over the other.
+        pretrain_minutes: Measured for one pre-training on one CPU core.
+        tasks: Configuration of the fine-tuning for each task, and its minutes, measured as above.
+        images: Options that name the images of Figure 3.
+        jobs: Parts at a time.
+    """
+
+    pretrain: tuple[str, ...]
+    pretrain_minutes: float | None
+    tasks: dict[str, tuple[str, float | None]]
+    images: tuple[str, ...]
+    jobs: int
+
+
+_NYU_TEST = ("--test", "ImageFolders", "--test.root", "$TASKROBUST_DATA/nyuv2", "--test.split", "val")
+_RECIPES: dict[Scale, _Recipe] = {
+    "demo": _Recipe(
+        pretrain=("vision/demo",),
+        pretrain_minutes=1.3,
+        tasks={
+            "classification": ("vision/finetune/rooms-classification", 0.7),
+            "semseg": ("vision/finetune/rooms-semseg", 0.7),
+            "depth": ("vision/finetune/rooms-depth", 0.7),
+        },
+        images=("--test", "Scenes", "--test.folder", "runs/demo-vision/rooms/test"),
+        jobs=2,
+    ),
+    "small": _Recipe(
+        pretrain=("vision/nyu-small",),
+        pretrain_minutes=15.0,
+        tasks={
+            "classification": ("vision/finetune/imagenette", 5.0),
+            "semseg": ("vision/finetune/nyu-semseg", 10.0),
+            "depth": ("vision/finetune/nyu-depth", 10.0),
+        },
+        images=_NYU_TEST,
+        jobs=2,
+    ),
+    "paper": _Recipe(
+        pretrain=("vision/paper-s50",),
+        pretrain_minutes=None,
+        tasks={
+            "classification": ("vision/finetune/paper-classification", None),
+            "semseg": ("vision/finetune/paper-semseg", None),
+            "depth": ("vision/finetune/paper-depth", None),
+        },
+        images=_NYU_TEST,
+        jobs=1,
+    ),
+}
+
+
+def table2(
+    scale: Scale = "demo",
+    output: Path | None = None,
+    weightings: list[str] | None = None,
+    seeds: list[int] | None = None,
+    jobs: int | None = None,
+    processes: int = 1,
+    dry_run: bool = False,
+) -> None:
+    """Reproduce Table 2: pre-train MM-MAE with several weightings, fine-tune on three tasks, compare.
+
+    The tasks are classification, semantic segmentation and depth. A plan of commands that can be cut off and continued:
+    what is finished is not run again, and what fails stops only what builds on it. The page with all tables and plots
+    is OUTPUT/comparison/index.html, and OUTPUT/figure3.png shows segmentations.
+
+    Args:
+        scale: ``demo``: generated rooms, minutes on two cores. ``small``: NYUv2 and imagenette in the folder that
+            TASKROBUST_DATA names. ``paper``: ViT-B, ImageNet-S50 for 800 epochs, on CUDA.
+        output: Folder of everything. None takes runs/table2-SCALE.
+        weightings: Names of files in configs/weighting. The first is the baseline. None takes average, which the paper
+            calls None, uncertainty, gradnorm, dwa and minimax.
+        seeds: Seeds, of pre-training and fine-tuning. None takes 0.
+        jobs: Parts that run at a time. None takes what the scale is made for: two, or one at the scale of the paper.
+        processes: Processes of each part, for which torchrun is called.
+        dry_run: Whether to print the plan and the time that it takes, and run nothing.
+
+    Raises:
+        ValueError: If the folder holds another plan, or there is no such weighting.
+        RuntimeError: If parts failed.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 2.
+    """
+    recipe = _RECIPES[scale]
+    folder = output or Path(f"runs/table2-{scale}")
+    folders = seed_folders(folder, weightings or _WEIGHTINGS, seeds or [0])
+    parts = _fine_tuned(recipe, folders, tuple(recipe.tasks), processes)
+    names = tuple(part.name for part in parts)
+    labelled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
+    comparison = ("compare", *labelled, "--output", str(folder / "comparison"))
+    parts.append(Part(name="comparison", command=comparison, finished=(), after=names, minutes=0.2))
+    parts.append(_figure(recipe, folder, folders))
+    carry_out(Plan(folder, parts), jobs or recipe.jobs, dry_run)
+
+
+def figure3(
+    scale: Scale = "demo",
+    output: Path | None = None,
+    weightings: list[str] | None = None,
+    jobs: int | None = None,
+    processes: int = 1,
+    dry_run: bool = False,
+) -> None:
+    """Reproduce Figure 3: segmentations by models that were pre-trained with several weightings, side by side.
+
+    A part of the plan of table2, in the same folder: what one has run the other need not. The figure is
+    OUTPUT/figure3.png.
+
+    Args:
+        scale: See table2.
+        output: Folder of everything. None takes runs/table2-SCALE.
+        weightings: Names of files in configs/weighting. None takes those of table2.
+        jobs: Parts that run at a time. None takes what the scale is made for.
+        processes: Processes of each part, for which torchrun is called.
+        dry_run: Whether to print the plan and the time that it takes, and run nothing.
+
+    Raises:
+        ValueError: If the folder holds another plan, or there is no such weighting.
+        RuntimeError: If parts failed.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Figure 3.
+    """
+    recipe = _RECIPES[scale]
+    folder = output or Path(f"runs/table2-{scale}")
+    folders = seed_folders(folder, weightings or _WEIGHTINGS, [0])
+    parts = [*_fine_tuned(recipe, folders, ("semseg",), processes), _figure(recipe, folder, folders)]
+    carry_out(Plan(folder, parts), jobs or recipe.jobs, dry_run)
+
+
+def _fine_tuned(
+    recipe: _Recipe, folders: dict[tuple[str, int], Path], tasks: tuple[str, ...], processes: int
+) -> list[Part]:
+    """Pre-trainings, and the fine-tunings that build on each."""
+    parts = []
+    for (weighting, seed), place in folders.items():
+        name = f"{weighting}/seed{seed}"
+        overlays = [*map(config, recipe.pretrain), weighting_config(weighting, "vision")]
+        pretrain = Part(
+            name=f"{name}/pretrain",
+            command=(
+                *("pretrain-mae", *(word for overlay in overlays for word in ("--config", overlay))),
+                *("--loop.seed", str(seed), "--output", str(place / "pretrain")),
+            ),
+            finished=(place / "pretrain/model/evaluation.json",),
+            minutes=recipe.pretrain_minutes,
+            processes=processes,
+        )
+        parts.append(pretrain)
+        for task in tasks:
+            settings, minutes = recipe.tasks[task]
+            command = (
+                *("finetune-vision", "--config", config(settings), "--model", str(place / "pretrain")),
+                *("--loop.seed", str(seed), "--output", str(place / task)),
+            )
+            finished = (place / task / "results.json",)
+            tuned = Part(
+                name=f"{name}/{task}",
+                command=command,
+                finished=finished,
+                needs=(pretrain.name,),
+                minutes=minutes,
+                processes=processes,
+            )
+            parts.append(tuned)
+    return parts
+
+
+def _figure(recipe: _Recipe, folder: Path, folders: dict[tuple[str, int], Path]) -> Part:
+    first = min(seed for _, seed in folders)
+    shown = {weighting: place / "semseg" for (weighting, seed), place in folders.items() if seed == first}
+    return Part(
+        name="figure3",
+        command=(
+            *("compare-predictions", *(f"{weighting}={place}" for weighting, place in shown.items())),
+            *(*recipe.images, "--output", str(folder / "figure3.png")),
+        ),
+        finished=(),
+        needs=tuple(f"{weighting}/seed{first}/semseg" for weighting in shown),
+        minutes=0.2,
+    )

@@ -1,0 +1,78 @@
+"""What a downstream task is: what is predicted, by which head, at which loss, and what it is worth."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from taskrobust.training.evaluation import Scores
+from taskrobust.vision.data import Images
+from taskrobust.vision.downstream.head import Head
+from taskrobust.vision.modalities import Modality
+
+
+class DownstreamTask(ABC):
+    """What an encoder is fine-tuned for.
+
+    A subclass is a frozen dataclass: its fields are what a configuration may set, plain values only, and are kept with
+    a saved model.
+
+    Attributes:
+        name: Name of the task in tables.
+        headline: The score by which the best model is chosen, and that tables show; larger is better.
+        unknown: What the truth holds where nothing is known: there a prediction costs nothing and is not scored.
+        trains_encoder: Whether the encoder is trained with the head.
+    """
+
+    name: ClassVar[str]
+    headline: ClassVar[str]
+    unknown: ClassVar[int]
+    trains_encoder: ClassVar[bool] = True
+
+    @abstractmethod
+    def targets(self) -> dict[str, Modality]:
+        """The maps that are read to know the truth, by name, beside those that the encoder reads."""
+
+    def check(self, images: Images) -> None:  # noqa: B027  # most take any
+        """Refuse images that this task cannot be learned from.
+
+        Raises:
+            ValueError: If they are such.
+        """
+
+    @abstractmethod
+    def head(self, width: int, depth: int, patch_size: int) -> Head:
+        """A head with random parameters.
+
+        Args:
+            width: Length D of a token.
+            depth: Blocks of the encoder.
+            patch_size: Side of a patch in pixels.
+        """
+
+    @abstractmethod
+    def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What is to be predicted for a batch, ``unknown`` where it is not known, [B] or [B, H, W]."""
+
+    @abstractmethod
+    def losses(self, predictions: Tensor, truth: Tensor, batch: Mapping[str, Tensor], training: bool) -> Tensor:
+        """Losses of the elements of ``truth``, float32 of its shape. They do not matter where it is unknown.
+
+        Args:
+            predictions: What the head returned.
+            truth: What it should have been.
+            batch: All of the batch.
+            training: Whether what only helps to learn, such as label smoothing, is in force.
+        """
+
+    @abstractmethod
+    def scores(self, device: torch.device) -> Scores:
+        """What takes in the predictions of one evaluation."""
+
+    def pictures(self, predictions: Tensor, truth: Tensor) -> dict[str, NDArray[np.uint8]]:
+        """What is predicted and what is true, RGB bytes [B, H, W, 3] each, by name. Nothing where it is no map."""
+        return {}

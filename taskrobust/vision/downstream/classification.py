@@ -1,0 +1,95 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from taskrobust.vision.data import Images
+from taskrobust.vision.downstream.base import DownstreamTask
+from taskrobust.vision.downstream.head import Head
+from taskrobust.vision.downstream.linear_head import LinearHead
+from taskrobust.vision.downstream.scores.top_k import TopK
+from taskrobust.vision.modalities import Modality
+
+
+@dataclass(frozen=True)
+class Classification(DownstreamTask):
+    """Tells what an image is of. Trained with the cross-entropy, scored by ``top1`` and ``top5``.
+
+    Args:
+        num_classes: Number of classes.
+        label_smoothing: Share of each label that is spread evenly over all classes in training.
+
+    References:
+        Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016, section 7 (smoothing).
+    """
+
+    num_classes: int
+    label_smoothing: float = 0.1
+    name: ClassVar[str] = "classification"
+    headline: ClassVar[str] = "top1"
+    unknown: ClassVar[int] = -1
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ValueError(f"Expected at least 2 classes, got {self.num_classes}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"Expected a label_smoothing in [0, 1), got {self.label_smoothing}.")
+
+    def targets(self) -> dict[str, Modality]:
+        """None: a class is no map."""
+        return {}
+
+    def check(self, images: Images) -> None:
+        """Refuse images whose classes are not known or of another number.
+
+        Raises:
+            ValueError: If they are such.
+        """
+        classes = getattr(images, "classes", [])
+        if len(classes) != self.num_classes:
+            raise ValueError(
+                f"Expected images of {self.num_classes} classes, got {type(images).__name__} with {len(classes)}"
+                f"{': ' + ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '') if classes else ''}. Set "
+                "num_classes, or take images in folders named after their classes."
+            )
+
+    def head(self, width: int, depth: int, patch_size: int) -> Head:
+        """The mean of all tokens, normalised and mapped linearly."""
+        return LinearHead(width, depth, self.num_classes)
+
+    def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Classes, int64 [B]."""
+        return batch["label"]
+
+    def losses(self, predictions: Tensor, truth: Tensor, batch: Mapping[str, Tensor], training: bool) -> Tensor:
+        """Cross-entropies, [B], of the soft labels where images are mixed, which are smooth already."""
+        if "soft_labels" in batch:
+            return F.cross_entropy(predictions, batch["soft_labels"], reduction="none")
+        smoothing = self.label_smoothing if training else 0.0
+        return F.cross_entropy(
+            predictions, truth, reduction="none", ignore_index=self.unknown, label_smoothing=smoothing
+        )
+
+    def scores(self, device: torch.device) -> TopK:
+        """top1 and, with more than five classes, top5."""
+        return TopK(self.num_classes, self.unknown, device)
+
+
+@dataclass(frozen=True)
+class LinearProbe(Classification):
+    """Tells what an image is of from what the encoder knows already: it is frozen, and a linear map is trained.
+
+    The mean of all tokens is normalised by LayerNorm. MAE's probe has a batch normalisation there, with which a
+    result would depend on how a batch is divided over processes.
+
+    Args:
+        num_classes: Number of classes.
+        label_smoothing: Share of each label that is spread evenly over all classes in training.
+    """
+
+    label_smoothing: float = 0.0
+    name: ClassVar[str] = "linear-probe"
+    trains_encoder: ClassVar[bool] = False

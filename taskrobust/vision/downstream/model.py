@@ -1,0 +1,143 @@
+"""An encoder with the head of a downstream task."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from taskrobust.risk import TaskLosses
+from taskrobust.vision.downstream.base import DownstreamTask
+from taskrobust.vision.encoder import Encoder
+from taskrobust.vision.modalities import Modality
+from taskrobust.vision.model import MultiModalMae
+
+
+class DownstreamModel(nn.Module):
+    r"""Predicts what a downstream task asks for from one or several maps of an image, and returns its summed loss.
+
+    All patches of all inputs pass through the encoder. The loss is a sum over the known elements of the truth, images
+    or pixels; a sample without any input has none.
+
+    Args:
+        task: What is predicted.
+        inputs: What is read, by name. Maps are predicted on the grid of the first.
+        image_size: Side in pixels of the maps that the positions are for. On others they are resized.
+        patch_size: Side of a patch in pixels.
+        width: Length of the encoder's tokens.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+
+    Attributes:
+        predictions: What was predicted in the last forward pass outside of training, detached: scores of classes
+            [B, C] or [B, C, H, W], or metres [B, H, W]. None after one in training.
+
+    Raises:
+        ValueError: If sizes do not fit, or what is predicted is among the inputs.
+    """
+
+    def __init__(
+        self,
+        task: DownstreamTask,
+        inputs: Mapping[str, Modality],
+        image_size: int = 224,
+        patch_size: int = 16,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+    ) -> None:
+        super().__init__()
+        shown = [name for name in task.targets() if name in inputs]
+        if shown or not inputs:
+            raise ValueError(f"Expected inputs other than {list(task.targets())}, the target, got {list(inputs)}.")
+        if image_size % patch_size:
+            raise ValueError(f"Expected an image size that is a multiple of {patch_size}, got {image_size}.")
+        self.task = task
+        self.inputs = dict(inputs)
+        self.image_size = image_size
+        self.patch_size = patch_size
+        grid = (image_size // patch_size,) * 2
+        self.encoder = Encoder(self.inputs, grid, patch_size, width, depth, heads)
+        self.encoder.requires_grad_(task.trains_encoder)
+        self.head = task.head(width, depth, patch_size)
+        self.predictions: Tensor | None = None
+
+    @classmethod
+    def from_mae(cls, mae: MultiModalMae, task: DownstreamTask, inputs: Sequence[str]) -> "DownstreamModel":
+        """The encoder of a pre-trained model, with a new head.
+
+        Args:
+            mae: The pre-trained model.
+            task: What is to be predicted.
+            inputs: Names of the modalities to read, among those that it reads.
+
+        Raises:
+            ValueError: If it does not read one of them.
+        """
+        unread = [name for name in inputs if name not in mae.inputs]
+        if unread:
+            raise ValueError(f"Expected inputs that the model has learned to read, {list(mae.inputs)}, got {unread}.")
+        encoder = mae.encoder
+        width, depth = encoder.positions.shape[1], len(encoder.blocks)
+        read = {name: mae.inputs[name] for name in inputs}
+        model = cls(task, read, mae.image_size, mae.patch_size, width, depth, encoder.heads)
+        state = encoder.state_dict()
+        model.encoder.load_state_dict({name: state[name] for name in model.encoder.state_dict()})
+        return model
+
+    def forward(self, **batch: Tensor) -> TaskLosses:
+        """Sums the losses of a batch.
+
+        Args:
+            batch: Each input and target as its ``pack`` returns it, stacked, [B, ...];
+                present: which of them a sample has, inputs first, bool [B, M];
+                label: for classification the class of each image, int64 [B], -1 where there is none;
+                soft_labels: for mixed images the share of each class, [B, C].
+
+        Returns:
+            Float32 sum of the losses, and the number of images or pixels behind it, shape [1] each.
+        """
+        self.predictions = None  # so that the memory is free for those to come
+        predictions = self._predict(batch)
+        truth = self.truth(batch)
+        if not self.training:
+            self.predictions = predictions.detach()
+        known = truth != self.task.unknown
+        losses = self.task.losses(predictions, truth, batch, self.training)
+        return TaskLosses(losses.where(known, 0).sum()[None], known.sum()[None].float())
+
+    def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What is to be predicted, the task's ``unknown`` where it is not known or a sample has no input."""
+        truth = self.task.truth(batch)
+        blind = ~batch["present"][:, : len(self.inputs)].any(1)
+        return truth.masked_fill(blind.view(-1, *[1] * (truth.dim() - 1)), self.task.unknown)
+
+    def task_counts(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The number of images or pixels that ``forward`` would return for a batch, [1]."""
+        return (self.truth(batch) != self.task.unknown).sum()[None].float()
+
+    @torch.no_grad()
+    def predict(self, present: Tensor, **maps: Tensor) -> Tensor:
+        """Scores of classes [B, C] or [B, C, H, W], or metres [B, H, W].
+
+        Args:
+            present: Which of the inputs a sample has, bool [B, M].
+            maps: Each input, as its ``pack`` returns it, stacked, [B, ...]. Others are passed over.
+        """
+        return self._predict({"present": present, **maps})
+
+    def _predict(self, batch: Mapping[str, Tensor]) -> Tensor:
+        prepared = {
+            name: modality.prepare(batch[name], batch["present"][:, number], self.patch_size)
+            for number, (name, modality) in enumerate(self.inputs.items())
+        }
+        layers = self.encoder.layers(prepared)
+        grid = next(iter(prepared.values())).grid
+        predictions: Tensor = self.head([layers[block] for block in self.head.blocks], grid)
+        return predictions
+
+    def depth_of(self, parameter: str) -> int:
+        """How deep a parameter lies, by its name: 0 what makes tokens, then block after block, the head on top."""
+        if parameter.startswith("head."):
+            return len(self.encoder.blocks) + 1
+        part, *rest = parameter.removeprefix("encoder.").split(".")
+        return int(rest[0]) + 1 if part == "blocks" else 0

@@ -1,0 +1,65 @@
+"""Generated rooms to fine-tune on."""
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from taskrobust.paths import filled_in
+from taskrobust.vision.scenes import generate_scenes
+from taskrobust.vision.scenes.rooms import Domain, Split
+from taskrobust.vision.scenes.store import is_complete
+
+_SEED: Final = 1
+"""Other rooms than those of pre-training, whose seed is 0."""
+
+
+@dataclass(kw_only=True)
+class RoomsConfig:
+    """Generated rooms with exact depth and labels, none of which is among those of pre-training.
+
+    Args:
+        folder: Where they are, in ``train``, ``held-out`` and ``test``. Environment variables are filled in.
+        train: Number of rooms to train on.
+        held_out: Number of rooms to choose the best model by.
+        test: Number of rooms to report on.
+        size: Side of the pictures in pixels.
+        domain: ``source`` are like those of pre-training, ``shifted`` are larger rooms in dim and coloured light, seen
+            in a wider view.
+        num_proc: Processes that generate them.
+    """
+
+    folder: Path = Path("rooms")
+    train: int = 2000
+    held_out: int = 300
+    test: int = 500
+    size: int = 72
+    domain: Domain = "source"
+    num_proc: int = 1
+
+
+def prepare_rooms(config: RoomsConfig) -> None:
+    """Generate the rooms that are not there yet. Other processes, of this run or another one, wait meanwhile.
+
+    Called before the processes form a group, whose members do not wait for long.
+
+    Raises:
+        ValueError: If a folder holds other rooms.
+    """
+    folder = Path(filled_in(config.folder))
+    splits: dict[str, tuple[Split, int]] = {
+        "train": ("train", config.train),
+        "held-out": ("val", config.held_out),
+        "test": ("test", config.test),
+    }
+    if int(os.environ.get("RANK", 0)) == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            for name, (split, rooms) in splits.items():
+                domain, processes = config.domain, config.num_proc
+                generate_scenes(folder / name, split, rooms, config.size, domain=domain, seed=_SEED, num_proc=processes)
+    while not all(is_complete(folder / name) for name in splits):
+        time.sleep(0.5)

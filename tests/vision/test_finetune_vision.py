@@ -1,0 +1,352 @@
+"""Fine-tuning of vision encoders, as a user runs it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from taskrobust.cli import _command, run
+from taskrobust.training.results import read_results
+from taskrobust.vision.data import TargetCollate
+from taskrobust.vision.downstream.saved import load_downstream
+from taskrobust.vision.modalities import Depth, Rgb
+from taskrobust.vision.model import MultiModalMae
+from taskrobust.vision.scenes import OBJECTS, generate_scenes
+
+CONFIGS_FOLDER = Path(__file__).parents[2] / "configs/vision/finetune"
+CONFIGS = sorted(CONFIGS_FOLDER.glob("*.yaml"))
+RAND_AUGMENT = {"class_path": "RandAugment", "init_args": {"scale": [0.5, 1.0]}}
+TASKS: dict[str, dict[str, Any]] = {
+    "classification": {
+        "task": {"class_path": "Classification", "init_args": {"num_classes": len(OBJECTS)}},
+        "augmentation": RAND_AUGMENT,
+    },
+    "linear-probe": {"task": {"class_path": "LinearProbe", "init_args": {"num_classes": len(OBJECTS)}}},
+    "semseg": {
+        "task": {"class_path": "Segmentation", "init_args": {"num_classes": 32, "channels": 4}},
+        "augmentation": {"class_path": "LargeScale", "init_args": {"jitter": 0.4}},
+        "inputs": ["rgb", "depth"],
+    },
+    "depth": {"task": {"class_path": "DepthEstimation", "init_args": {"channels": 8}}},
+}
+HEADLINES = {"classification": "top1", "linear-probe": "top1", "semseg": "miou", "depth": "delta1"}
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated rooms: twelve to train on, ten held out, and nine to test on."""
+    root = tmp_path_factory.mktemp("rooms")
+    for split, name, number in (("train", "train", 12), ("val", "held-out", 10), ("test", "test", 9)):
+        generate_scenes(root / name, split, number, 36, domain="shifted")  # type: ignore[arg-type]
+    return root
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a tiny model."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    sizes = {"image_size": 32, "patch_size": 8, "width": 32, "depth": 4, "heads": 2}
+    decoder = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "visible": 8}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MultiModalMae({"rgb": Rgb(), "depth": Depth()}, **sizes, **decoder).save_pretrained(folder / "model")  # type: ignore[operator]
+    return folder
+
+
+@pytest.fixture
+def settings(rooms: Path, pretrained: Path) -> Callable[..., dict[str, Any]]:
+    """Makes the settings of a short run, without its output folder."""
+
+    def make(task: str, **changes: Any) -> dict[str, Any]:
+        data = {
+            name: {"class_path": "Scenes", "init_args": {"folder": str(rooms / folder)}}
+            for name, folder in (("train", "train"), ("held_out", "held-out"), ("test", "test"))
+        }
+        loop = {"steps": 6, "batch_size": 4, "log_every": 1, "eval_every": 3, "checkpoint_every": 2}
+        optim = {"lr": 1e-3, "layer_decay": 0.75}
+        common = {"model": str(pretrained), "loop": loop, "optim": optim, "pictures": 2, "drop_path": 0.1}
+        merged = common | data | TASKS[task]
+        for key, value in changes.items():
+            merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
+        return merged
+
+    return make
+
+
+def command(*arguments: object, processes: int = 1) -> list[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, *(launch if processes > 1 else []), "-m", "taskrobust", *map(str, arguments)]
+
+
+def call(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(*arguments, processes=processes), capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines]
+
+
+def write_config(settings: dict[str, Any], path: Path) -> Path:
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_run_leaves_models_metrics_and_results(
+    task: str, settings: Callable[..., dict[str, Any]], pretrained: Path, tmp_path: Path
+) -> None:
+    run("finetune-vision", settings(task) | {"output": str(tmp_path / "run")})
+    (result,) = read_results(tmp_path / "run")
+    assert (result.task, result.metric) == (task, HEADLINES[task])
+    assert (result.split, result.model, result.seed, result.pretrained) == ("test", "best", 0, str(pretrained))
+    lines = metrics(tmp_path / "run")
+    held_out = {line["step"]: line["scores"] for line in lines if line["split"] == "heldout"}
+    assert result.step == max(held_out, key=lambda step: (held_out[step][result.metric], -step))
+    assert [line["scores"] for line in lines if line["split"] == "test"] == [result.metrics]
+    assert result.value == result.metrics[result.metric]
+    for name in ("model", "best"):
+        assert load_downstream(tmp_path / "run" / name).task.name == task
+    drawn = sorted(path.name for path in (tmp_path / "run").glob("pictures/*"))
+    mapped = ["step-00000003-predictions.png", "step-00000006-predictions.png"]
+    assert drawn == (mapped if task in ("semseg", "depth") else [])
+
+
+def test_probe_leaves_the_encoder_as_it_was(
+    settings: Callable[..., dict[str, Any]], pretrained: Path, tmp_path: Path
+) -> None:
+    run("finetune-vision", settings("linear-probe") | {"output": str(tmp_path / "run")})
+    before = MultiModalMae.from_pretrained(pretrained / "model").encoder.state_dict()
+    after = load_downstream(tmp_path / "run").encoder.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize(
+    "task", ["classification", *(pytest.param(task, marks=pytest.mark.slow) for task in ("semseg", "depth"))]
+)
+def test_killed_run_goes_on_to_the_same_metrics_and_results(
+    task: str, settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    loop = {"steps": 30, "workers": 1, "eval_every": 15}
+    config = settings(task, loop=loop, optim={"average": "ema"})
+    run("finetune-vision", config | {"output": str(tmp_path / "whole")})
+    file = write_config(config | {"output": str(tmp_path / "run")}, tmp_path / "config.yaml")
+    process = subprocess.Popen(
+        command("finetune-vision", "--config", file),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/checkpoints/step-00000006").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    result = call("finetune-vision", "--config", file)
+    assert result.returncode == 0, result.stderr
+    assert "Going on from step" in result.stdout
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    for name in ("results.json", "model/model.safetensors", "best/model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "task", ["semseg", *(pytest.param(task, marks=pytest.mark.slow) for task in ("linear-probe", "depth"))]
+)
+def test_two_processes_give_the_curve_of_one_with_twice_the_batch(
+    task: str, settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    # Ten held-out images in batches of two: in the last round one of the two processes has none.
+    config = settings(task, drop_path=0.0)
+    run("finetune-vision", config | {"output": str(tmp_path / "one")})
+    file = write_config(config | {"output": str(tmp_path / "two")}, tmp_path / "config.yaml")
+    result = call("finetune-vision", "--config", file, "--loop.batch_size", 2, processes=2)
+    assert result.returncode == 0, result.stderr
+    for ours, theirs in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
+        assert ours["risks"] == pytest.approx(theirs["risks"], rel=1e-4)
+        # A pixel between two classes may fall to either side: of nine images of 1,024 pixels, a few.
+        assert ours.get("scores", {}) == pytest.approx(theirs.get("scores", {}), abs=1e-3)
+    assert len(read_results(tmp_path / "two")) == 1
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bf16": ("depth", {"device": {"precision": "bf16"}}),
+    "windows": ("semseg", {"loop": {"accumulation": 2}}),
+    "epochs": ("classification", {"loop": {"epochs": 2, "eval_every": None}}),
+    "another size": ("semseg", {"size": 24}),
+    "without mixing": (
+        "classification",
+        {"augmentation": {"class_path": "RandAugment", "init_args": {"mixup": 0.0, "cutmix": 0.0}}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("task", "changes"), VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_trains(
+    task: str, changes: dict[str, Any], settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    evaluation = run("finetune-vision", settings(task, **changes) | {"output": str(tmp_path / "run")})
+    assert np.isfinite(evaluation.worst)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # PyTorch's own
+def test_compiled_run_has_the_metrics_of_the_plain_one(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    config = settings("semseg", drop_path=0.0)
+    run("finetune-vision", config | {"output": str(tmp_path / "plain")})
+    run("finetune-vision", config | {"output": str(tmp_path / "compiled"), "device": {"compile": True}})
+    for ours, theirs in zip(metrics(tmp_path / "compiled"), metrics(tmp_path / "plain"), strict=True):
+        assert ours["risks"] == pytest.approx(theirs["risks"], rel=1e-4)
+
+
+def test_without_a_pre_trained_model_and_without_test_images(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    shape = {"image_size": 32, "patch_size": 8, "width": 32, "depth": 4, "heads": 2}
+    config = settings("depth") | {"model": "none", "encoder": shape}
+    del config["test"]
+    run("finetune-vision", config | {"output": str(tmp_path / "run")})
+    (result,) = read_results(tmp_path / "run")
+    assert (result.pretrained, result.split) == ("none", "held_out")
+
+
+def test_rooms_are_generated_before(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    folder = tmp_path / "rooms"
+    places = {
+        name: {"class_path": "Scenes", "init_args": {"folder": str(folder / part)}}
+        for name, part in (("train", "train"), ("held_out", "held-out"), ("test", "test"))
+    }
+    generated = {"folder": str(folder), "train": 8, "held_out": 4, "test": 4, "size": 36, "domain": "shifted"}
+    config = settings("classification") | places | {"rooms": generated, "output": str(tmp_path / "run")}
+    run("finetune-vision", config)
+    manifest = json.loads((folder / "test/scenes.json").read_text())
+    assert (manifest["split"], manifest["domain"], manifest["pseudo_labels"]) == ("test", "shifted", False)
+    assert manifest["seed"] != 0  # that of the rooms of pre-training
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Noise in folders, in two classes, with labels of three."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number, name in enumerate(("cat", "dog", "cat", "dog")):
+            for modality, values in (
+                ("rgb", rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)),
+                ("semseg", rng.integers(0, 3, (40, 48), dtype=np.uint8)),
+            ):
+                path = tmp_path / "images" / split / modality / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(path)
+    return tmp_path / "images"
+
+
+def in_folders(config: dict[str, Any], images: Path) -> dict[str, Any]:
+    for name, split in (("train", "train"), ("held_out", "val"), ("test", "val")):
+        config[name] = {"class_path": "ImageFolders", "init_args": {"root": str(images), "split": split}}
+    return config
+
+
+SEMSEG = {"class_path": "Segmentation", "init_args": {"num_classes": 3, "channels": 4}}
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(b"no image")
+
+
+def relabel(path: Path) -> None:
+    Image.fromarray(np.full((40, 48), 7, dtype=np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (damage, "semseg/cat/2.png cannot be read as an image"),
+        (relabel, "semseg/cat/2.png holds no semseg map. Expected labels of 3 classes or void (255), got the label 7"),
+    ],
+    ids=["damaged", "out of range"],
+)
+def test_file_that_is_wrong_is_named(
+    harm: Callable[[Path], None],
+    message: str,
+    settings: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+) -> None:
+    harm(images / "train/semseg/cat/2.png")
+    config = in_folders(settings("semseg", inputs=["rgb"]) | {"task": SEMSEG}, images)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run("finetune-vision", config | {"output": str(tmp_path / "run")})
+
+
+def test_errors_name_what_does_not_fit(settings: Callable[..., dict[str, Any]], images: Path, tmp_path: Path) -> None:
+    classes = {"task": {"class_path": "Classification", "init_args": {"num_classes": 3}}, "inputs": ["rgb"]}
+    cases = [
+        (
+            in_folders(settings("classification") | classes, images),
+            "Expected images of 3 classes, got ImageFolders with 2",
+        ),
+        (in_folders(settings("depth"), images), f"{images / 'train' / 'depth'}"),
+        (settings("semseg", size=30), "Expected a size that is a multiple of the patch's 8, got 30."),
+        (settings("semseg", augmentation=RAND_AUGMENT), "Expected Classification or LinearProbe with RandAugment"),
+        (settings("depth", inputs=["edges"]), "Expected inputs that the model has learned to read, ['rgb', 'depth']"),
+        (
+            settings("depth", model="none", inputs=["edges"]),
+            "Expected inputs among ['rgb', 'depth'] without a pre-trained",
+        ),
+        (settings("depth", model=str(tmp_path)), "Expected a run folder with a finished model"),
+    ]
+    for number, (config, message) in enumerate(cases):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            run("finetune-vision", config | {"output": str(tmp_path / f"run{number}")})
+
+
+def test_empty_split_is_named(settings: Callable[..., dict[str, Any]], images: Path, tmp_path: Path) -> None:
+    config = in_folders(settings("semseg", inputs=["rgb"]) | {"task": SEMSEG}, images)
+    config["test"]["init_args"]["split"] = "nowhere"
+    with pytest.raises(ValueError, match="nowhere"):
+        run("finetune-vision", config | {"output": str(tmp_path / "run")})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_is_understood(path: Path) -> None:
+    _, parser = _command("finetune-vision")
+    settings = parser.parse_args(["--config", str(path), "--model", "none", "--output", "run"])
+    chosen = parser.instantiate(settings)
+    side = chosen.size or 64
+    chosen.augmentation.transform(side, 0)
+    collate = TargetCollate({"rgb": Rgb()} | chosen.task.targets(), side, chosen.augmentation.mixing(chosen.task, 0))
+    assert list(collate.missing) == ["rgb", *chosen.task.targets()]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(
+    "TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA names no folder with NYUv2 and Imagenette"
+)
+@pytest.mark.parametrize("name", ["nyu-semseg", "nyu-depth", "imagenette"])
+def test_real_images_are_learned_from(name: str, tmp_path: Path) -> None:
+    settings = yaml.safe_load((CONFIGS_FOLDER / f"{name}.yaml").read_text())
+    settings["loop"] |= {"steps": 2, "epochs": None, "batch_size": 4, "eval_every": 2}
+    settings["test"]["init_args"] |= {"part": [0.0, 0.02]}
+    settings["held_out"]["init_args"] |= {"part": [0.9, 0.92]}
+    shape = {"image_size": 224, "patch_size": 16, "width": 32, "depth": 4, "heads": 2}
+    run("finetune-vision", settings | {"model": "none", "encoder": shape, "output": str(tmp_path / "run")})
+    (result,) = read_results(tmp_path / "run")
+    assert 0 <= result.value < 1

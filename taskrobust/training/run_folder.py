@@ -21,9 +21,11 @@ _MAY_CHANGE = (
     "corpus.num_proc",
     "scenes.num_proc",
     "scenes.folder",
+    "rooms.num_proc",
+    "rooms.folder",
     *(
         f"{data}.init_args.{setting}"
-        for data in ("train", "held_out")
+        for data in ("train", "held_out", "test")
         for setting in ("root", "folder", "pseudo_labels", "cache", "num_proc", "on_error")
     ),
     "corpus.train_source",  # of a corpus that is there

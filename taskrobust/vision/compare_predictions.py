@@ -21,6 +21,7 @@ def compare_predictions(
     *,
     rows: int = 4,
     first: int = 0,
+    size: int | None = None,
 ) -> None:
     """Draw what several fine-tuned models predict of the same images: Figure 3 of the paper.
 
@@ -33,6 +34,7 @@ def compare_predictions(
         output: The PNG file.
         rows: Number of images.
         first: Number of the first image.
+        size: Side of the pictures in pixels, a multiple of the patch's. None takes that of pre-training.
 
     Raises:
         ValueError: If a folder holds no fine-tuned model, or the models' task has no maps to draw.
@@ -46,9 +48,10 @@ def compare_predictions(
         folder = Path(place if equals else label)
         model = load_downstream(folder / "best" if (folder / "best").is_dir() else folder).eval()
         modalities = model.inputs | model.task.targets()
-        images = test(modalities, CentreCrop(model.image_size))
+        side = size or model.image_size
+        images = test(modalities, CentreCrop(side))
         keys = [(index, 0) for index in range(first, min(first + rows, len(images)))]
-        batch = TargetCollate(modalities, model.image_size)(images.__getitems__(keys))
+        batch = TargetCollate(modalities, side)(images.__getitems__(keys))
         with torch.inference_mode():
             columns = prediction_columns(model, batch)
         if "prediction" not in columns:

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from taskrobust.loss import MultiTaskLoss
-from taskrobust.training.distributed import DeviceConfig, make_accelerator
-from taskrobust.training.evaluation import Evaluation
+from taskrobust.training.distributed import DeviceConfig, any_rank, make_accelerator
 from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
-from taskrobust.training.results import Result, write_results
+from taskrobust.training.results import RESULTS, Result, write_results
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.vision.blocks import Block
 from taskrobust.vision.data import Images, TargetCollate
+from taskrobust.vision.data.unreadable import report_unreadable
 from taskrobust.vision.downstream.augmentation import Augmentation, Crops
 from taskrobust.vision.downstream.base import DownstreamTask
 from taskrobust.vision.downstream.model import DownstreamModel
@@ -73,13 +74,14 @@ def finetune_vision(
     device: DeviceConfig = DeviceConfig(),  # noqa: B008
     resume: Resume = "auto",
     resolved: dict[str, Any],
-) -> Evaluation:
+) -> None:
     """Fine-tune a pre-trained encoder for one task: image classes, semantic segmentation or depth.
 
     The run folder holds config.yaml (with it the run goes on), metrics.jsonl, tensorboard/, pictures/ of predictions at
-    each evaluation, checkpoints/, the final model in model/, the one with the best score on the held-out images in
-    best/, and in the end results.json: what the best model scores on the test images. The test images play no other
-    part. All scores are of the largest square in the middle of an image, resized to the size of the crops.
+    each evaluation, checkpoints/ until the run is finished, the final model in model/, the one with the best score on
+    the held-out images in best/, and in the end results.json: what the best model scores on the test images. The test
+    images play no other part, and a run that has results is not run again. All scores are of the largest square in the
+    middle of an image, resized to the size of the crops.
 
     Args:
         model: What was pre-trained: a run folder, a model's folder or a name on the hub. ``none`` starts from random
@@ -110,6 +112,11 @@ def finetune_vision(
     torch.manual_seed(loop.seed)
     with accelerator.main_process_first():
         run = RunFolder(output, resolved, resume, accelerator.is_main_process)
+    if any_rank(accelerator, (output / RESULTS).exists()):
+        accelerator.print(f"{output / RESULTS} is there: the run is finished.")
+        accelerator.end_training()
+        return
+    with accelerator.main_process_first():
         tuned = _make_model(model, task, inputs, encoder)
         side = size or tuned.image_size
         if side % tuned.patch_size:
@@ -156,7 +163,7 @@ def finetune_vision(
         pictures=draw if pictures > 0 and task.targets() else None,
     )
     trainer = Trainer(recipe, run, loop, optim, accelerator)
-    evaluation = trainer.train()
+    trainer.train()
     scores = trainer.reported[split].scores
     result = Result(
         task=task.name,
@@ -171,11 +178,13 @@ def finetune_vision(
     )
     if accelerator.is_main_process:
         write_results(output, [result])
+        shutil.rmtree(run.checkpoints)  # which are large, and of no more use
     accelerator.print(
         f"{task.headline} on the {split.replace('_', '-')} images: {result.value:.4f} (step {result.step})"
     )
+    for name, images in (("training", train_images), ("held-out", held_out_images), ("test", test_images)):
+        report_unreadable(name, images, accelerator)
     accelerator.end_training()
-    return evaluation
 
 
 def _make_model(model: str, task: DownstreamTask, inputs: list[str], encoder: EncoderShape) -> DownstreamModel:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from taskrobust.loss import MultiTaskLoss, OnNonfinite
@@ -17,6 +16,7 @@ from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.vision.blocks import Block
 from taskrobust.vision.data import Images, MaeCollate
+from taskrobust.vision.data.unreadable import report_unreadable
 from taskrobust.vision.masking import Budget
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.model import MultiModalMae
@@ -184,18 +184,9 @@ def pretrain_mae(
     )
     evaluation = Trainer(recipe, run, loop, optim, accelerator).train()
     for name, images in (("training", train_images), ("held-out", held_out_images)):
-        _report_unreadable(name, images, accelerator)
+        report_unreadable(name, images, accelerator)
     accelerator.end_training()
     return evaluation
-
-
-def _report_unreadable(name: str, images: Images, accelerator: Accelerator) -> None:
-    """Say how many files of any rank could not be read. Called by all ranks."""
-    if images.unreadable is not None:
-        on_ranks = accelerator.reduce(images.unreadable.int().to(accelerator.device))
-        accelerator.print(
-            f"Files of {name} images that could not be read and were left out: {int((on_ranks > 0).sum())}."
-        )
 
 
 def _shared_activation(model: nn.Module) -> Tensor:

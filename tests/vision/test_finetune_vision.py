@@ -167,6 +167,35 @@ def test_killed_run_goes_on_to_the_same_metrics_and_results(
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_finished_run_is_not_run_again_and_keeps_no_checkpoints(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings("linear-probe") | {"output": str(tmp_path / "run")}
+    run("finetune-vision", config)
+    assert not (tmp_path / "run/checkpoints").exists()
+    before = (tmp_path / "run/metrics.jsonl").stat().st_mtime_ns
+    run("finetune-vision", config)
+    assert "results.json is there: the run is finished." in capsys.readouterr().out
+    assert (tmp_path / "run/metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_predictions_of_runs_are_drawn_side_by_side(
+    settings: Callable[..., dict[str, Any]], rooms: Path, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        run("finetune-vision", settings("semseg", loop={"seed": seed}) | {"output": str(tmp_path / f"run{seed}")})
+    runs = [f"average={tmp_path / 'run0'}", str(tmp_path / "run1")]
+    test = ["--test", "Scenes", "--test.folder", rooms / "test"]
+    result = call("compare-predictions", *runs, *test, "--rows", 2, "--output", tmp_path / "figures/figure3.png")
+    assert result.returncode == 0, result.stderr
+    figure = np.asarray(Image.open(tmp_path / "figures/figure3.png").convert("RGB"))
+    assert len(np.unique(figure.reshape(-1, 3), axis=0)) > 20
+    of_classes = tmp_path / "probe"
+    run("finetune-vision", settings("linear-probe") | {"output": str(of_classes)})
+    result = call("compare-predictions", of_classes, *test, "--output", tmp_path / "none.png")
+    assert "Expected models that predict maps, got one for" in result.stderr
+
+
 @pytest.mark.parametrize(
     "task", ["semseg", *(pytest.param(task, marks=pytest.mark.slow) for task in ("linear-probe", "depth"))]
 )
@@ -202,8 +231,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_every_variant_trains(
     task: str, changes: dict[str, Any], settings: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    evaluation = run("finetune-vision", settings(task, **changes) | {"output": str(tmp_path / "run")})
-    assert np.isfinite(evaluation.worst)
+    run("finetune-vision", settings(task, **changes) | {"output": str(tmp_path / "run")})
+    assert all(np.isfinite(list(line["risks"].values())).all() for line in metrics(tmp_path / "run"))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
@@ -121,17 +122,16 @@ def _with_first_name(options: list[str], function: Callable[..., Any]) -> list[s
 def _with_true(options: list[str], function: Callable[..., Any]) -> list[str]:
     """A switch alone is on: ``--dry_run`` is ``--dry_run=true``."""
     switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
-    followers = [*options[1:], "--"]
     return [
         f"{option}=true" if option in switches and follower.startswith("-") else option
-        for option, follower in zip(options, followers, strict=True)
+        for option, follower in zip(options, [*options[1:], "--"], strict=False)
     ]
 
 
 def _with_lists(options: list[str], function: Callable[..., Any]) -> list[str]:
     """Options that take a list as the parser wants them: ``--image a.jpg b.jpg`` is ``--image=["a.jpg", "b.jpg"]``."""
     kinds = {f"--{name}": kind for name, kind in get_type_hints(function).items()}
-    lists = {name: get_origin(kind) is list for name, kind in kinds.items() if _takes_list(kind)}
+    lists = {name: _takes_nothing_else(kind) for name, kind in kinds.items() if _takes_list(kind)}
     joined: list[str] = []
     values: dict[str, list[str]] = {}
     places: dict[str, int] = {}
@@ -158,6 +158,11 @@ def _with_lists(options: list[str], function: Callable[..., Any]) -> list[str]:
 def _takes_list(kind: Any) -> bool:
     """Whether it is a list, or may be one."""
     return get_origin(kind) is list or any(get_origin(part) is list for part in get_args(kind))
+
+
+def _takes_nothing_else(kind: Any) -> bool:
+    """Whether it is a list, or may be one or None."""
+    return get_origin(kind) is list or all(get_origin(part) is list or part is NoneType for part in get_args(kind))
 
 
 def _overview() -> str:

@@ -12,7 +12,7 @@ def taking_turns(folder: Path) -> Iterator[None]:
     """Makes something in a folder while other processes that want to make the same wait, for as long as it takes.
 
     Args:
-        folder: The folder. It is made if it is not there; the lock lies beside it.
+        folder: The folder, which need not be there. The lock lies beside it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as file:

@@ -122,6 +122,12 @@ def test_switch_alone_is_on(tmp_path: Path) -> None:
     assert not output.exists()
 
 
+def test_list_of_one_is_a_list(tmp_path: Path) -> None:
+    output = ["--dry-run", "--output", tmp_path / "plan"]
+    result = call("reproduce", "table1", "--weightings", "average", "--seeds", 1, *output)
+    assert "average/seed1/pretr" in "".join(result.stdout.split()), result.stderr
+
+
 def test_env_names_versions() -> None:
     assert re.search(r"^torch \d", call("env").stdout, re.MULTILINE)
 

@@ -41,8 +41,10 @@ class SentenceClassifier(nn.Module):
         Returns:
             Float32 sum and count of the one task, [1] each.
         """
-        if self.network.config._attn_implementation == "sdpa":
+        config = self.network.config
+        if config._attn_implementation == "sdpa" and config.model_type == "bert":
             # In four dimensions transformers takes the mask as it is; in two it asks the device whether all are ones.
+            # Models whose layers see windows make one mask for each kind of layer of it, so theirs stays as it is.
             attention_mask = attention_mask[:, None, None, :].bool()
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits = self.network(input_ids, attention_mask=attention_mask, **types).logits.float()
@@ -104,7 +106,7 @@ def load_network(source: str, labels: tuple[str, ...] | None) -> Any:
         labels: Names of the classes. None makes a head of one output, for a score.
 
     Raises:
-        ValueError: If there is no model, or its parameters are not those of the trunk.
+        ValueError: If there is no model, or its parameters are not those of the trunk, by name and shape.
     """
     names = dict(enumerate(labels or ("score",)))
     verbosity = transformers_logging.get_verbosity()
@@ -126,11 +128,12 @@ def load_network(source: str, labels: tuple[str, ...] | None) -> Any:
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    new = [name for name in loading["missing_keys"] if name.startswith(f"{network.base_model_prefix}.")]
-    new = sorted(name for name in new if ".pooler." not in name)
+    trunk = f"{network.base_model_prefix}."
+    expected = f"Expected the parameters of a {type(network.base_model).__name__} in {source}"
+    new = sorted(name for name in loading["missing_keys"] if name.startswith(trunk) and ".pooler." not in name)
     if new:
-        raise ValueError(
-            f"Expected the parameters of a {type(network.base_model).__name__} in {source}, {len(new)} are missing, "
-            f"such as {new[0]}."
-        )
+        raise ValueError(f"{expected}, {len(new)} are missing, such as {new[0]}.")
+    for name, there, here in sorted(loading["mismatched_keys"]):
+        if name.startswith(trunk):
+            raise ValueError(f"{expected}, got {name} of shape {list(there)} where its config.json wants {list(here)}.")
     return network

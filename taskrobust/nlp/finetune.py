@@ -1,10 +1,12 @@
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
@@ -26,14 +28,14 @@ from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.results import RESULTS, Result, write_results
-from taskrobust.training.run_folder import Resume, RunFolder
+from taskrobust.training.run_folder import Resume, RunFolder, differences
 from taskrobust.weighting import Uniform
 
 MINIATURE: Final = "miniature"
 """The source that is generated instead of read."""
 
 _TASKS: Final = list(GLUE)
-_SEEDS: Final = [0, 1, 2, 3, 4]
+_EPOCHS: Final = 10
 _FAILURES: Final = (ValueError, LookupError, OSError, RuntimeError, ArithmeticError)
 
 
@@ -43,11 +45,11 @@ def finetune_glue(
     output: Path,
     *,
     tasks: list[str] = _TASKS,
-    seeds: list[int] = _SEEDS,
+    seeds: int | list[int] = 5,
     train_samples: int | None = None,
     max_length: int = 128,
     predict: bool = False,
-    loop: LoopConfig = LoopConfig(epochs=10, eval_every=None),  # noqa: B008  # read only
+    loop: LoopConfig = LoopConfig(eval_every=None),  # noqa: B008  # read only
     optim: OptimConfig = OptimConfig(lr=2e-5, weight_decay=0.1, warmup_steps=0.06),  # noqa: B008
     device: DeviceConfig = DeviceConfig(),  # noqa: B008
     resume: Resume = "auto",
@@ -59,8 +61,8 @@ def finetune_glue(
     in results.json, and table.md and table.json: the median over seeds of each task, the averages and the worst task.
     Runs that are finished are not repeated. A task that fails does not keep the others from being trained.
 
-    The defaults are those of Table 5: learning rate 2e-5, batches of 32, weight decay 0.1, linear decay, and a warm-up
-    of 6 % of the steps.
+    The defaults are those of Table 5: ten epochs, learning rate 2e-5, batches of 32, weight decay 0.1, linear decay,
+    and a warm-up of 6 % of the steps.
 
     Args:
         model: What is fine-tuned: a run folder of ``pretrain-bert``, the folder of a model, or a name on the hub.
@@ -69,36 +71,39 @@ def finetune_glue(
             output folder.
         output: Folder of the runs and the table.
         tasks: The tasks, by name, or all.
-        seeds: Seeds of head, order of the data and dropout.
+        seeds: Seeds of head, order of the data and dropout. A number says how many: 5 takes 0, 1, 2, 3 and 4. A list
+            names them: [0, 3].
         train_samples: Most training samples of a task, always the same ones. None takes all.
         max_length: Most pieces of a sentence or pair; longer ones are cut.
         predict: Whether to write predictions on the test sets, in the leaderboard's format, to submission/ in the
             output folder: those of the seed whose score is the median.
-        loop: Steps, batches, logging. The seed is one of ``seeds``.
+        loop: Steps, batches, logging. Without steps and epochs there are ten epochs. The seed is one of ``seeds``.
         optim: Optimiser and learning rate.
         device: Device, precision and parallelism.
         resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants empty folders.
         resolved: The configuration in plain values, as it is kept in the run folders.
 
     Raises:
-        ValueError: If there is no model, or a task is unknown.
+        ValueError: If there is no model or no seed, a task is unknown, or the output folder holds runs of another
+            configuration.
         RuntimeError: If tasks failed, after the others are done. It says which and why.
 
     References:
         Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding, 2018.
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 5.
     """
-    chosen = glue_tasks(tasks)
-    others = [pretrained for pretrained in GlueTable(output).pretrained if pretrained != model]
-    if others:
-        raise ValueError(
-            f"Expected {output} to hold fine-tunings of {model}, got those of {others[0]}. Choose another --output."
-        )
+    chosen, named_seeds = glue_tasks(tasks), _seeds(seeds)
+    if loop.steps is None and loop.epochs is None:
+        loop = replace(loop, epochs=_EPOCHS)
+        resolved = resolved | {"loop": {**resolved["loop"], "epochs": _EPOCHS}}
+    resolved = {name: value for name, value in resolved.items() if name != "predict"}
+    _check_same(output, resolved)
     accelerator = make_accelerator(device)
     say = Console(quiet=not accelerator.is_main_process, soft_wrap=True, highlight=False).print
     source = find_pretrained(model)
     tokenizer = load_tokenizer(source)
-    if glue == MINIATURE:
+    is_miniature = glue == MINIATURE
+    if is_miniature:
         glue = str(output / "miniature-glue")
         write_miniature_glue(Path(glue))
     fine_tuning = _FineTuning(
@@ -113,12 +118,13 @@ def finetune_glue(
         optim=optim,
         device=device,
         resume=resume,
-        resolved={name: value for name, value in resolved.items() if name != "predict"},
+        is_miniature=is_miniature,
+        resolved=resolved,
     )
     failures: dict[str, Exception] = {}
     for task in chosen:
         try:
-            fine_tuning.run(task, seeds)
+            fine_tuning.run(task, named_seeds)
             if predict:
                 fine_tuning.predict(task)
         except _FAILURES as error:
@@ -140,6 +146,27 @@ def finetune_glue(
     return table
 
 
+def _seeds(seeds: int | list[int]) -> list[int]:
+    named = list(range(seeds)) if isinstance(seeds, int) else seeds
+    if not named:
+        raise ValueError(f"Expected the number of seeds, at least 1, or a list of seeds such as [0], got {seeds}.")
+    return named
+
+
+def _check_same(output: Path, resolved: dict[str, Any]) -> None:
+    """All runs of a table differ in their task and seed alone, and those there may be of other tasks and seeds."""
+    here = {name: value for name, value in resolved.items() if name not in ("tasks", "seeds")}
+    for path in sorted(path for task in GLUE for path in (output / task).glob("*/config.yaml")):
+        config = yaml.safe_load(path.read_text())
+        there = {name: value for name, value in config.items() if name not in ("tasks", "seeds")}
+        changed = differences(there, here)
+        if changed:
+            raise ValueError(
+                f"The runs of {output} make one table, and {path.parent} is of another configuration: "
+                f"{'; '.join(changed)}. Choose another --output."
+            )
+
+
 class _UnreadableError(ValueError):
     """The samples of a task could not be read, which all ranks know."""
 
@@ -148,6 +175,7 @@ class _UnreadableError(ValueError):
 class _Data:
     """A task's samples as a model reads them."""
 
+    name: str
     train: EncodedExamples
     dev: dict[str, EncodedExamples]
 
@@ -167,6 +195,7 @@ class _FineTuning:
     optim: OptimConfig
     device: DeviceConfig
     resume: Resume
+    is_miniature: bool
     resolved: dict[str, Any]
 
     def run(self, task: GlueTask, seeds: list[int]) -> None:
@@ -185,15 +214,15 @@ class _FineTuning:
             results = self._train(task, seed, data, run, accelerator)
             if accelerator.is_main_process:
                 write_results(path, results)
-                for no_longer_needed in (run.checkpoints, run.best):
-                    shutil.rmtree(no_longer_needed, ignore_errors=True)
+                shutil.rmtree(run.checkpoints, ignore_errors=True)
             accelerator.wait_for_everyone()
 
     def _read_on_all_ranks(self, task: GlueTask, accelerator: Accelerator) -> _Data:
         data: _Data | None = None
         failure: Exception | None = None
         try:
-            data = self._read(task)
+            say = Console(quiet=not accelerator.is_main_process, soft_wrap=True, highlight=False).print
+            data = self._read(task, say)
         except _FAILURES as error:
             failure = error
         if any_rank(accelerator, failure is not None):
@@ -201,12 +230,17 @@ class _FineTuning:
         assert data is not None
         return data
 
-    def _read(self, task: GlueTask) -> _Data:
+    def _read(self, task: GlueTask, say: Callable[..., None]) -> _Data:
         train = read_split(self.glue, task, "train")
-        if self.train_samples is not None:
+        dev = {name: read_split(self.glue, task, split) for name, split in task.dev.items()}
+        for examples in (train, *dev.values()):
+            if examples.left_out:
+                say(examples.left_out, markup=False)
+        name = "miniature GLUE" if self.is_miniature else "GLUE"
+        if self.train_samples is not None and self.train_samples < len(train):
             train = drawn(train, self.train_samples)
-        dev = {name: self._encode(read_split(self.glue, task, split)) for name, split in task.dev.items()}
-        return _Data(self._encode(train), dev)
+            name = f"{name}, {self.train_samples} training samples"
+        return _Data(name, self._encode(train), {name: self._encode(examples) for name, examples in dev.items()})
 
     def _encode(self, examples: Examples) -> EncodedExamples:
         return encode(examples, self.tokenizer, self.max_length)
@@ -238,7 +272,7 @@ class _FineTuning:
             task_counts=lambda batch: batch["labels"].new_full((1,), len(batch["labels"]), dtype=torch.float32),
             shared=lambda _: (),
             layers=tuple({type(module) for module in model.modules() if type(module).__name__ in layer_names}),
-            selection=task.metrics[0],
+            keep_best=False,
             reports={name: held_out for name, held_out in dev.items() if name != task.name},
             report_from="last",
             lengths=data.train.widths,
@@ -252,6 +286,7 @@ class _FineTuning:
                 value=evaluation.scores[task.metrics[0]],
                 metrics=evaluation.scores,
                 split=task.dev[name],
+                data=data.name,
                 model="last",
                 step=trainer.progress.step,
                 seed=seed,

@@ -56,10 +56,10 @@ def prepare(config: CorpusConfig) -> None:
     Raises:
         ValueError: If a source cannot be read, or a folder holds a corpus made from something else.
     """
-    if int(os.environ.get("RANK", 0)) == 0:
+    sources = {config.train: config.train_source, config.held_out: config.held_out_source}
+    if int(os.environ.get("RANK", 0)) == 0 and any(source is not None for source in sources.values()):
         with taking_turns(config.train):  # with other runs on the same text
             _prepare(config)
-    sources = {config.train: config.train_source, config.held_out: config.held_out_source}
     while not all(is_complete(folder) for folder, source in sources.items() if source is not None):
         time.sleep(1)
 

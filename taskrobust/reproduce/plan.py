@@ -2,9 +2,11 @@
 
 import json
 import shlex
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -22,6 +24,7 @@ class Part:
         after: Names of the parts that it waits for, whatever becomes of them.
         minutes: How long it takes, as measured on the machine that the plan is made for. None where nobody measured.
         processes: Processes that torchrun starts; 1 starts without torchrun.
+        batches: Further options, which only fit the command to the number of processes.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Part:
     after: tuple[str, ...] = ()
     minutes: float | None = None
     processes: int = 1
+    batches: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -40,7 +44,11 @@ class Part:
     def shell(self) -> str:
         """The command as one would type it."""
         torchrun = ["torchrun", "--nproc-per-node", str(self.processes), "-m"] if self.processes > 1 else []
-        return shlex.join([*torchrun, "taskrobust", *self.command])
+        return shlex.join([*torchrun, "taskrobust", *self.command, *self.batches])
+
+    def identity(self) -> list[str]:
+        """What it computes, wherever it is started: configurations by their content."""
+        return [_content(word) if word.endswith(".yaml") else word for word in self.command]
 
 
 class Plan:
@@ -58,22 +66,24 @@ class Plan:
         self.folder = folder
         self.parts = list(parts)
         self._file = folder / "plan.json"
-        self._before: dict[str, dict[str, str | float]] = {}
+        self._before: dict[str, dict[str, Any]] = {}
         if self._file.exists():
             self._before = json.loads(self._file.read_text())
         for part in self.parts:
-            there = self._before.get(part.name, {}).get("command", part.shell())
-            if there != part.shell() and part.finished:
+            there = self._before.get(part.name, {}).get("identity", part.identity())
+            if there != part.identity() and part.finished:
+                here = shlex.join(part.identity())
                 raise ValueError(
-                    f"Expected {self._file} to be of the same plan, but its part {part.name} is\n  {there}\nthere and\n"
-                    f"  {part.shell()}\nhere. Choose another --output."
+                    f"Expected {self._file} to be of the same plan, but its part {part.name} is\n  "
+                    f"{shlex.join(there)}\nthere and\n  {here}\nhere. Choose another --output."
                 )
 
     def save(self) -> None:
         """Write plan.json: what a part is, and how long it took."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in self.parts:
-            self._before.setdefault(part.name, {})["command"] = part.shell()
+            note = {"command": part.shell(), "identity": part.identity()}
+            self._before.setdefault(part.name, {}).update(note)
         unfinished = self._file.with_name(".plan.json")
         unfinished.write_text(json.dumps(self._before, indent=2) + "\n")
         unfinished.replace(self._file)
@@ -109,3 +119,8 @@ class Plan:
         unknown = sum(part.minutes is None for part in left)
         also = f" Of {unknown} more the time was never measured." if unknown else ""
         return f"{len(left)} of {len(self.parts)} parts to do: about {known:.0f} minutes with {jobs} at a time.{also}"
+
+
+def _content(config: str) -> str:
+    """Name and checksum of a configuration file."""
+    return f"{Path(config).name}#{zlib.crc32(Path(config).read_bytes()):08x}"

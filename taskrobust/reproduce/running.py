@@ -87,7 +87,11 @@ class Run:
         self.console.print(f"{part.name} starts.", highlight=False)
         with log.open("ab") as file:
             return subprocess.Popen(
-                [sys.executable, *module, *part.command], stdout=file, stderr=file, env=environment, process_group=0
+                [sys.executable, *module, *part.command, *part.batches],
+                stdout=file,
+                stderr=file,
+                env=environment,
+                process_group=0,
             )
 
     def _wait(self) -> None:

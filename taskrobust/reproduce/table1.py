@@ -6,7 +6,7 @@ from pathlib import Path
 from taskrobust.reproduce.configs import config, weighting_config
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import carry_out
-from taskrobust.reproduce.scales import Scale, seed_folders
+from taskrobust.reproduce.scales import MISSING, Scale, Step, seed_folders
 
 _WEIGHTINGS = ("average", "token-mean", "minimax")
 
@@ -16,30 +16,26 @@ class _Recipe:
     """What a scale runs.
 
     Attributes:
-        pretrain: Configuration of the pre-training.
-        glue: Configuration of the fine-tuning.
+        pretrain: The pre-training.
+        glue: The fine-tuning; its minutes are for one task and seed.
         tasks: Tasks of GLUE.
         seeds: Seeds of the fine-tuning.
-        pretrain_minutes: Measured for one pre-training on one CPU core.
-        glue_minutes: Measured for one task and seed, as above.
         jobs: Parts at a time.
     """
 
-    pretrain: str
-    glue: str
+    pretrain: Step
+    glue: Step
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
-    pretrain_minutes: float | None
-    glue_minutes: float | None
     jobs: int
 
 
 _SIX = ("cola", "sst2", "mrpc", "stsb", "qnli", "rte")
 _ALL = ("mnli", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte")
 _RECIPES: dict[Scale, _Recipe] = {
-    "demo": _Recipe("nlp/demo", "nlp/glue-demo", _ALL, (0,), 1.5, 0.25, 2),
-    "small": _Recipe("nlp/books-small", "nlp/glue-small", _SIX, (0, 1, 2), 7.0, 1.5, 2),
-    "paper": _Recipe("nlp/paper-base", "nlp/glue", _ALL, (0, 1, 2, 3, 4), None, None, 1),
+    "demo": _Recipe(Step("nlp/demo", 1.5), Step("nlp/glue-demo", 0.25), _ALL, (0,), 2),
+    "small": _Recipe(Step("nlp/books-small", 7.0), Step("nlp/glue-small", 1.5), _SIX, (0, 1, 2), 2),
+    "paper": _Recipe(Step("nlp/paper-base", None, 8), Step("nlp/glue", None), _ALL, (0, 1, 2, 3, 4), 1),
 }
 
 
@@ -65,7 +61,7 @@ def table1(
             calls None, token-mean, which is BERT's own loss, and minimax.
         seeds: Seeds of the pre-training, each fine-tuned by itself. None takes 0.
         jobs: Parts that run at a time. None takes what the scale is made for: two, or one at the scale of the paper.
-        processes: Processes of each part, for which torchrun is called.
+        processes: Processes of each part, for which torchrun is called. A step has as many samples on any number.
         dry_run: Whether to print the plan and the time that it takes, and run nothing.
 
     Raises:
@@ -82,7 +78,7 @@ def table1(
     for (weighting, seed), place in folders.items():
         parts += _parts(recipe, weighting, seed, place, processes)
     labelled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
-    comparison = ("compare", *labelled, "--output", str(folder / "comparison"), "--statistic", "median")
+    comparison = ("compare", *labelled, "--output", str(folder / "comparison"), "--statistic", "median", *MISSING)
     names = tuple(part.name for part in parts)
     parts.append(Part(name="comparison", command=comparison, finished=(), after=names, minutes=0.2))
     carry_out(Plan(folder, parts), jobs or recipe.jobs, dry_run)
@@ -90,7 +86,7 @@ def table1(
 
 def _parts(recipe: _Recipe, weighting: str, seed: int, place: Path, processes: int) -> list[Part]:
     name, pretrained, glue = f"{weighting}/seed{seed}", place / "pretrain", place / "glue"
-    overlays = [config(recipe.pretrain), weighting_config(weighting, "nlp")]
+    overlays = [config(recipe.pretrain.config), weighting_config(weighting, "nlp")]
     pretrain = Part(
         name=f"{name}/pretrain",
         command=(
@@ -98,18 +94,28 @@ def _parts(recipe: _Recipe, weighting: str, seed: int, place: Path, processes: i
             *("--loop.seed", str(seed), "--output", str(pretrained)),
         ),
         finished=(pretrained / "model/evaluation.json",),
-        minutes=recipe.pretrain_minutes,
+        minutes=recipe.pretrain.minutes,
         processes=processes,
+        batches=recipe.pretrain.batches(processes),
     )
     finetune = Part(
         name=f"{name}/glue",
         command=(
-            *("finetune-glue", "--config", config(recipe.glue), "--model", str(pretrained), "--output", str(glue)),
-            *("--tasks", *recipe.tasks, "--seeds", *map(str, recipe.seeds)),
+            *(
+                "finetune-glue",
+                "--config",
+                config(recipe.glue.config),
+                "--model",
+                str(pretrained),
+                "--output",
+                str(glue),
+            ),
+            *("--tasks", *recipe.tasks, f"--seeds={list(recipe.seeds)}"),
         ),
         finished=tuple(glue / task / f"seed{k}" / "results.json" for task in recipe.tasks for k in recipe.seeds),
         needs=(pretrain.name,),
-        minutes=recipe.glue_minutes and recipe.glue_minutes * len(recipe.tasks) * len(recipe.seeds),
+        minutes=recipe.glue.minutes and recipe.glue.minutes * len(recipe.tasks) * len(recipe.seeds),
         processes=processes,
+        batches=recipe.glue.batches(processes),
     )
     return [pretrain, finetune]

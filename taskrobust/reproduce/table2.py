@@ -6,7 +6,8 @@ from pathlib import Path
 from taskrobust.reproduce.configs import config, weighting_config
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import carry_out
-from taskrobust.reproduce.scales import Scale, seed_folders
+from taskrobust.reproduce.scales import MISSING, Scale, Step, seed_folders
+from taskrobust.vision.step_cost import STRATEGIES
 
 _WEIGHTINGS = ("average", "uncertainty", "gradnorm", "dwa", "minimax")
 
@@ -16,53 +17,53 @@ class _Recipe:
     """What a scale runs.
 
     Attributes:
-        pretrain: Configurations of the pre-training, one over the other.
-        pretrain_minutes: Measured for one pre-training on one CPU core.
-        tasks: Configuration of the fine-tuning for each task, and its minutes, measured as above.
+        pretrain: The pre-training.
+        tasks: The fine-tunings by task.
         images: Options that name the images of Figure 3.
+        cost: Options with which a pre-training step is measured.
         jobs: Parts at a time.
     """
 
-    pretrain: tuple[str, ...]
-    pretrain_minutes: float | None
-    tasks: dict[str, tuple[str, float | None]]
+    pretrain: Step
+    tasks: dict[str, Step]
     images: tuple[str, ...]
+    cost: tuple[str, ...]
     jobs: int
 
 
 _NYU_TEST = ("--test", "ImageFolders", "--test.root", "$TASKROBUST_DATA/nyuv2", "--test.split", "val")
 _RECIPES: dict[Scale, _Recipe] = {
     "demo": _Recipe(
-        pretrain=("vision/demo",),
-        pretrain_minutes=1.3,
+        pretrain=Step("vision/demo", 1.3),
         tasks={
-            "classification": ("vision/finetune/rooms-classification", 1.3),
-            "semseg": ("vision/finetune/rooms-semseg", 1.2),
-            "depth": ("vision/finetune/rooms-depth", 1.0),
+            "classification": Step("vision/finetune/rooms-classification", 1.3),
+            "semseg": Step("vision/finetune/rooms-semseg", 1.2),
+            "depth": Step("vision/finetune/rooms-depth", 1.0),
         },
         images=("--test", "Scenes", "--test.folder", "runs/demo-vision/rooms/test"),
+        cost=("--batch_size", "48"),
         jobs=2,
     ),
     "small": _Recipe(
-        pretrain=("vision/nyu-small",),
-        pretrain_minutes=15.0,
+        pretrain=Step("vision/nyu-small", 15.0),
         tasks={
-            "classification": ("vision/finetune/imagenette", 8.0),
-            "semseg": ("vision/finetune/nyu-semseg", 15.0),
-            "depth": ("vision/finetune/nyu-depth", 15.0),
+            "classification": Step("vision/finetune/imagenette", 8.0),
+            "semseg": Step("vision/finetune/nyu-semseg", 15.0),
+            "depth": Step("vision/finetune/nyu-depth", 15.0),
         },
         images=_NYU_TEST,
+        cost=("--batch_size", "16"),
         jobs=2,
     ),
     "paper": _Recipe(
-        pretrain=("vision/paper-s50",),
-        pretrain_minutes=None,
+        pretrain=Step("vision/paper-s50", None, 8),
         tasks={
-            "classification": ("vision/finetune/paper-classification", None),
-            "semseg": ("vision/finetune/paper-semseg", None),
-            "depth": ("vision/finetune/paper-depth", None),
+            "classification": Step("vision/finetune/paper-classification", None, 8),
+            "semseg": Step("vision/finetune/paper-semseg", None),
+            "depth": Step("vision/finetune/paper-depth", None),
         },
         images=_NYU_TEST,
+        cost=("--batch_size", "256"),
         jobs=1,
     ),
 }
@@ -91,7 +92,7 @@ def table2(
             calls None, uncertainty, gradnorm, dwa and minimax.
         seeds: Seeds, of pre-training and fine-tuning. None takes 0.
         jobs: Parts that run at a time. None takes what the scale is made for: two, or one at the scale of the paper.
-        processes: Processes of each part, for which torchrun is called.
+        processes: Processes of each part, for which torchrun is called. A step has as many samples on any number.
         dry_run: Whether to print the plan and the time that it takes, and run nothing.
 
     Raises:
@@ -105,9 +106,12 @@ def table2(
     folder = output or Path(f"runs/table2-{scale}")
     folders = seed_folders(folder, weightings or _WEIGHTINGS, seeds or [0])
     parts = _fine_tuned(recipe, folders, tuple(recipe.tasks), processes)
+    measured = [weighting for weighting in weightings or _WEIGHTINGS if weighting in STRATEGIES]
+    parts.append(_cost(recipe, folder, measured))
     names = tuple(part.name for part in parts)
     labelled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
-    comparison = ("compare", *labelled, "--output", str(folder / "comparison"))
+    labelled += [f"{weighting}={folder / 'cost' / weighting}" for weighting in measured]
+    comparison = ("compare", *labelled, "--output", str(folder / "comparison"), *MISSING)
     parts.append(Part(name="comparison", command=comparison, finished=(), after=names, minutes=0.2))
     parts.append(_figure(recipe, folder, folders))
     carry_out(Plan(folder, parts), jobs or recipe.jobs, dry_run)
@@ -131,7 +135,7 @@ def figure3(
         output: Folder of everything. None takes runs/table2-SCALE.
         weightings: Names of files in configs/weighting. None takes those of table2.
         jobs: Parts that run at a time. None takes what the scale is made for.
-        processes: Processes of each part, for which torchrun is called.
+        processes: Processes of each part, for which torchrun is called. A step has as many samples on any number.
         dry_run: Whether to print the plan and the time that it takes, and run nothing.
 
     Raises:
@@ -155,7 +159,7 @@ def _fine_tuned(
     parts = []
     for (weighting, seed), place in folders.items():
         name = f"{weighting}/seed{seed}"
-        overlays = [*map(config, recipe.pretrain), weighting_config(weighting, "vision")]
+        overlays = [config(recipe.pretrain.config), weighting_config(weighting, "vision")]
         pretrain = Part(
             name=f"{name}/pretrain",
             command=(
@@ -163,14 +167,15 @@ def _fine_tuned(
                 *("--loop.seed", str(seed), "--output", str(place / "pretrain")),
             ),
             finished=(place / "pretrain/model/evaluation.json",),
-            minutes=recipe.pretrain_minutes,
+            minutes=recipe.pretrain.minutes,
             processes=processes,
+            batches=recipe.pretrain.batches(processes),
         )
         parts.append(pretrain)
         for task in tasks:
-            settings, minutes = recipe.tasks[task]
+            step = recipe.tasks[task]
             command = (
-                *("finetune-vision", "--config", config(settings), "--model", str(place / "pretrain")),
+                *("finetune-vision", "--config", config(step.config), "--model", str(place / "pretrain")),
                 *("--loop.seed", str(seed), "--output", str(place / task)),
             )
             finished = (place / task / "results.json",)
@@ -179,11 +184,24 @@ def _fine_tuned(
                 command=command,
                 finished=finished,
                 needs=(pretrain.name,),
-                minutes=minutes,
+                minutes=step.minutes,
                 processes=processes,
+                batches=step.batches(processes),
             )
             parts.append(tuned)
     return parts
+
+
+def _cost(recipe: _Recipe, folder: Path, weightings: list[str]) -> Part:
+    return Part(
+        name="cost",
+        command=(
+            *("step-cost", "--output", str(folder / "cost"), "--weightings", *weightings),
+            *(*recipe.pretrain.shape(), *recipe.cost, "--device.precision", "bf16"),
+        ),
+        finished=(folder / "cost/table.md",),
+        minutes=0.5 if recipe.pretrain.minutes is not None else None,
+    )
 
 
 def _figure(recipe: _Recipe, folder: Path, folders: dict[tuple[str, int], Path]) -> Part:

@@ -1,7 +1,7 @@
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,7 +32,7 @@ class LoopConfig:
     """How long a run trains, on how much at a time, and how it is watched.
 
     Args:
-        steps: Steps of the optimiser.
+        steps: Steps of the optimiser. None takes 1000, or as many as ``epochs`` are.
         epochs: Passes over the training samples, in place of ``steps``.
         batch_size: Samples in a forward pass of one process.
         accumulation: Forward passes in a step.
@@ -47,7 +47,7 @@ class LoopConfig:
         workers: Processes that load data. 0 loads in the training process.
     """
 
-    steps: int = 1000
+    steps: int | None = None
     epochs: float | None = None
     batch_size: int = 32
     accumulation: int = 1
@@ -93,9 +93,8 @@ class Trainer:
         self.run = run
         self.samples_per_step = loop.batch_size * loop.accumulation * accelerator.num_processes
         steps_per_epoch = len(recipe.data) / self.samples_per_step
-        if loop.epochs is not None:
-            loop = replace(loop, steps=math.ceil(loop.epochs * steps_per_epoch))
         self.loop = loop
+        self.steps = _steps(loop, steps_per_epoch)
         self.eval_every = loop.eval_every or math.ceil(steps_per_epoch)
         self.optim = optim
         self.accelerator = accelerator
@@ -111,7 +110,7 @@ class Trainer:
         if sharded:
             shard(recipe.model, recipe.layers, accelerator)
         optimizer = make_optimizer(recipe.model, self.criterion, optim, recipe.depth_of)
-        self.schedule = make_schedule(optimizer, optim, loop.steps)
+        self.schedule = make_schedule(optimizer, optim, self.steps)
         self.model = accelerator.prepare_model(recipe.model, evaluation_mode=sharded)  # which wraps nothing
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.bare_model: nn.Module = accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -120,7 +119,7 @@ class Trainer:
         self.reported: dict[str, Evaluation] = {}
         self._checkpointed: int | None = None
         main = accelerator.is_main_process
-        self.tracker = Tracker(run.metrics, self.criterion, loop.steps, loop.log_every, accelerator.device, main)
+        self.tracker = Tracker(run.metrics, self.criterion, self.steps, loop.log_every, accelerator.device, main)
         self.checkpoints = Checkpoints(run.checkpoints, accelerator)
         kept = (self.progress, self.criterion, self.schedule, self.tracker, self.average)
         accelerator.register_for_checkpointing(*(part for part in kept if part is not None))
@@ -163,9 +162,9 @@ class Trainer:
 
     def _train_to_the_end(self, interruption: Interruption, batches: Iterator[Batch]) -> None:
         progress, loop = self.progress, self.loop
-        while progress.step < loop.steps:
+        while progress.step < self.steps:
             self._step(batches)
-            last = progress.step == loop.steps
+            last = progress.step == self.steps
             if progress.step % self.eval_every == 0 and not last:
                 self._evaluate()
             if progress.step % loop.checkpoint_every == 0 and not last:
@@ -286,7 +285,7 @@ class Trainer:
         model, selection = self._averaged_model(), self.recipe.selection
         evaluation = self._evaluate_on(self.recipe.held_out, model)
         badness = evaluation.worst if selection is None else -evaluation.scores[selection]
-        best = badness < self.progress.best and self._export_if_possible(evaluation)
+        best = self.recipe.keep_best and badness < self.progress.best and self._export_if_possible(evaluation)
         if best:
             self.progress.best, self.progress.best_step = badness, self.progress.step
         self.tracker.evaluation(self.progress.step, evaluation, best)
@@ -368,3 +367,11 @@ class Trainer:
             raise ExportError(
                 f"The model of step {self.progress.step} could not be written to {folder} ({reason})."
             ) from failure
+
+
+def _steps(loop: LoopConfig, steps_per_epoch: float) -> int:
+    if loop.steps is not None and loop.epochs is not None:
+        raise ValueError(
+            f"Expected loop.steps or loop.epochs, got {loop.steps} steps and {loop.epochs} epochs. Set one to null."
+        )
+    return math.ceil(loop.epochs * steps_per_epoch) if loop.epochs is not None else loop.steps or 1000

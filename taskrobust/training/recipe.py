@@ -51,6 +51,7 @@ class Recipe:
         layers: Classes of the layers of which ``fsdp2`` gathers one at a time.
         selection: The score on ``held_out`` by which best/ is chosen, larger is better. None takes the worst task's
             risk, smaller is better.
+        keep_best: Whether the best model is written, to best/, beside the last.
         reports: Samples of which the evaluation is only reported, once at the end, by name, such as test.
         report_from: The model that ``reports`` are of: the ``best`` or the ``last``.
         load: Takes over the parameters of an exported model, for reports from the best.
@@ -70,6 +71,7 @@ class Recipe:
     shared: Callable[[nn.Module], Shared]
     layers: tuple[type[nn.Module], ...]
     selection: str | None = None
+    keep_best: bool = True
     reports: Mapping[str, HeldOut] = field(default_factory=dict)
     report_from: Literal["best", "last"] = "best"
     load: Callable[[nn.Module, Path], None] | None = None

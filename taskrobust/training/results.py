@@ -18,7 +18,8 @@ class Result:
         metric: Name of the score that tables show.
         value: That score, larger is better, not in per cent.
         metrics: All scores by name.
-        split: What it was measured on, such as dev or test.
+        split: The part of the data that it was measured on, such as dev or test.
+        data: The data, such as nyuv2 at 224 px.
         model: Whether it is of the ``best`` model on held-out data or of the ``last``.
         step: Step of that model.
         seed: Seed of the fine-tuning.
@@ -30,6 +31,7 @@ class Result:
     value: float
     metrics: dict[str, float]
     split: str
+    data: str
     model: Literal["best", "last"]
     step: int
     seed: int

@@ -13,7 +13,6 @@ _MAY_CHANGE = (
     "resume",
     "on_nonfinite",
     "loop.log_every",
-    "loop.eval_every",
     "loop.checkpoint_every",
     "loop.workers",
     "pictures",
@@ -88,12 +87,7 @@ class RunFolder:
         self._check_same(yaml.safe_load(config_file.read_text()), config)
 
     def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:
-        old, new = _flat(there), _flat(here)
-        changed = [
-            f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and key not in _MAY_CHANGE
-        ]
+        changed = differences(there, here)
         if changed:
             raise ValueError(
                 f"The run folder {self.path} holds a run of another configuration: {'; '.join(changed)}. "
@@ -124,6 +118,21 @@ class RunFolder:
     def pictures(self) -> Path:
         """Folder of the pictures of each evaluation."""
         return self.path / "pictures"
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What makes two runs other runs, a sentence for each setting; settings that may change do not count.
+
+    Args:
+        there: The configuration of one run, in plain values.
+        here: That of the other.
+    """
+    old, new = _flat(there), _flat(here)
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in _MAY_CHANGE
+    ]
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

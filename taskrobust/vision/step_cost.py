@@ -24,7 +24,7 @@ from taskrobust.vision.model import MultiModalMae
 from taskrobust.vision.pretrain import MaeShape
 from taskrobust.weighting import make_weighting
 
-_STRATEGIES = {
+STRATEGIES = {
     "average": "uniform",
     "uncertainty": "uncertainty",
     "gradnorm": "grad_norm",
@@ -77,10 +77,10 @@ def step_cost(
         ValueError: If a weighting is not among those.
     """
     if weightings is None:
-        weightings = list(_STRATEGIES)
-    unknown = [name for name in weightings if name not in _STRATEGIES]
+        weightings = list(STRATEGIES)
+    unknown = [name for name in weightings if name not in STRATEGIES]
     if unknown:
-        raise ValueError(f"Expected weightings among {list(_STRATEGIES)}, got {unknown}.")
+        raise ValueError(f"Expected weightings among {list(STRATEGIES)}, got {unknown}.")
     accelerator = make_accelerator(device)
     batch = {name: tensor.to(accelerator.device) for name, tensor in _noise(batch_size, mae.image_size).items()}
     synchronise = torch.accelerator.synchronize if accelerator.device.type != "cpu" else nullcontext
@@ -110,7 +110,7 @@ def _step(
     torch.manual_seed(0)
     modalities: dict[str, Modality] = {"rgb": Rgb(), "depth": Depth(), "semseg": SemSeg()}
     model = MultiModalMae(modalities, **asdict(mae)).to(device)
-    criterion = MultiTaskLoss(model.tasks, make_weighting(_STRATEGIES[name], len(model.tasks))).to(device)
+    criterion = MultiTaskLoss(model.tasks, make_weighting(STRATEGIES[name], len(model.tasks))).to(device)
     optimizer = make_optimizer(model, criterion, OptimConfig())
 
     def step() -> None:

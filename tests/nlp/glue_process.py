@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,19 @@ from taskrobust.training.optim import OptimConfig
 
 def finetune(model: str, glue: str, output: str, **settings: Any) -> Any:
     """Fine-tune for a few steps, in as little as the test needs."""
-    loop = {"steps": 12, "batch_size": 8, "eval_every": 5, "checkpoint_every": 4, "log_every": 2}
+    few = {"steps": 12, "batch_size": 8, "eval_every": 5, "checkpoint_every": 4, "log_every": 2}
+    loop = LoopConfig(**few | settings.pop("loop", {}))
+    may_differ = {"model": model, "glue": glue, "loop": asdict(loop), "train_samples": settings.get("train_samples")}
     return finetune_glue(
         model,
         glue,
         Path(output),
         tasks=settings.pop("tasks", ["cola"]),
         seeds=settings.pop("seeds", [0]),
-        loop=LoopConfig(**loop | settings.pop("loop", {})),
+        loop=loop,
         optim=OptimConfig(lr=1e-3, weight_decay=0.1, warmup_steps=0.06),
         device=DeviceConfig(device="cpu"),
-        resolved={"model": model, "glue": glue, "loop": settings.get("loop", {})},
+        resolved=may_differ,
         **settings,
     )
 

@@ -1,11 +1,19 @@
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from taskrobust.nlp.classifier import SentenceClassifier, find_pretrained, load_network, load_tokenizer
 
@@ -74,6 +82,17 @@ def test_models_without_segments_are_fine_tuned_too() -> None:
     assert torch.allclose(SentenceClassifier(roberta)(**given).sums, 3 * roberta(**given).loss[None])
 
 
+def test_sliding_windows_stay_windows() -> None:
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        **SIZES, num_labels=2, local_attention=4, pad_token_id=0, attn_implementation="sdpa", reference_compile=False
+    )
+    peer = ModernBertForSequenceClassification(config).eval()
+    given = batch(torch.tensor([1, 0, 1]))
+    del given["token_type_ids"]
+    assert torch.allclose(SentenceClassifier(peer)(**given).sums, 3 * peer(**given).loss[None])
+
+
 def test_model_is_copied_without_its_predictions() -> None:
     model = SentenceClassifier(network(2))
     model(**batch(torch.tensor([1, 0, 1])))
@@ -89,6 +108,19 @@ def test_new_head_comes_from_the_seed(tmp_path: Path) -> None:
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
     assert heads[0].shape == (3, 16)
+
+
+@pytest.mark.parametrize(("setting", "name"), [("intermediate_size", "intermediate"), ("vocab_size", "embeddings")])
+def test_trunk_of_another_shape_is_refused(tmp_path: Path, setting: str, name: str) -> None:
+    network(2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {setting: 2 * config[setting]}))
+    message = (
+        rf"Expected the parameters of a BertModel in .*, got bert\..*{name}.* of shape \[\d+.*\] where its config.json "
+        r"wants \[\d+.*\]."
+    )
+    with pytest.raises(ValueError, match=message):
+        load_network(str(tmp_path), ("a", "b", "c"))
 
 
 def test_run_folder_stands_for_its_last_model(tmp_path: Path) -> None:

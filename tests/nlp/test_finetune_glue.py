@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForPreTraining
 
+from taskrobust import cli
 from taskrobust.nlp.glue.miniature import write_miniature_glue
 from taskrobust.nlp.glue.tasks import GLUE
 from taskrobust.nlp.wordpiece import train_wordpiece
+from taskrobust.training.loop import Trainer
 from taskrobust.training.results import read_results
 
 PROCESS = Path(__file__).with_name("glue_process.py")
@@ -102,7 +105,7 @@ def test_all_tasks_end_with_results_a_table_and_a_submission(model: Path, glue: 
     assert (matched.step, matched.seed, matched.model, matched.pretrained) == (3, 3, "last", str(model))
     (result,) = read_results(tmp_path / "mrpc/seed0")
     assert (result.metric, result.value) == ("f1", result.metrics["f1"])
-    assert set(result.metrics) == {"f1", "accuracy"}
+    assert (result.step, result.data, set(result.metrics)) == (3, "GLUE", {"f1", "accuracy"})
 
     submission = {path.stem: path.read_text().splitlines() for path in (tmp_path / "submission").iterdir()}
     assert set(submission) == {name for task in GLUE.values() for name in task.test}
@@ -120,6 +123,23 @@ def test_fine_tuned_model_is_one_of_transformers(model: Path, glue: Path, tmp_pa
     assert network.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
     assert (tmp_path / "mnli/seed0/model/tokenizer.json").exists()
     assert not (tmp_path / "mnli/seed0/checkpoints").exists()
+
+
+def test_no_best_model_is_written_as_the_last_one_counts(
+    model: Path, glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[str] = []
+    export = Trainer._export
+
+    def notes(self: Trainer, folder: Path, *given: Any) -> None:
+        exported.append(folder.name)
+        export(self, folder, *given)
+
+    monkeypatch.setattr(Trainer, "_export", notes)
+    glue_process.finetune(**settings(model, glue, tmp_path, loop={"steps": 4, "eval_every": 1}))
+    assert exported == ["model"]
+    evaluations = [line for line in lines(tmp_path / "cola/seed0") if line["split"] == "heldout"]
+    assert [line["best"] for line in evaluations] == [False] * 4
 
 
 def test_heads_of_two_seeds_differ_and_trunks_are_the_same(model: Path, glue: Path, tmp_path: Path) -> None:
@@ -154,11 +174,77 @@ def test_failed_task_does_not_stop_the_others(model: Path, tmp_path: Path) -> No
     assert "| rte | accuracy |" in (tmp_path / "runs/table.md").read_text()
 
 
-def test_models_do_not_share_an_output(model: Path, glue: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"model": "other"}, r"model is '.*' there and 'other' here"),
+        ({"loop": {"steps": 2}}, r"loop.steps is 1 there and 2 here"),
+        ({"train_samples": 7}, r"train_samples is None there and 7 here"),
+    ],
+)
+def test_runs_of_different_settings_do_not_share_a_table(
+    model: Path, glue: Path, tmp_path: Path, other: dict[str, Any], difference: str
+) -> None:
     given = settings(model, glue, tmp_path, loop={"steps": 1})
     glue_process.finetune(**given)
-    with pytest.raises(ValueError, match=r"to hold fine-tunings of other, got those of .*. Choose another --output."):
-        glue_process.finetune(**given | {"model": "other"})
+    message = (
+        rf"The runs of .* make one table, and .*cola/seed0 is of another config.*: {difference}. Choose another --o"
+    )
+    with pytest.raises(ValueError, match=message):
+        glue_process.finetune(**given | {"tasks": ["rte"], "seeds": [1]} | other)
+    assert not (tmp_path / "rte").exists()
+
+
+def test_number_of_seeds_counts_from_zero_and_a_list_names_them(model: Path, glue: Path, tmp_path: Path) -> None:
+    given = settings(model, glue, tmp_path, loop={"steps": 1})
+    assert [result.seed for result in glue_process.finetune(**given, seeds=2).rows["cola"].results] == [0, 1]
+    assert [result.seed for result in glue_process.finetune(**given, seeds=[5]).rows["cola"].results] == [0, 1, 5]
+
+
+@pytest.mark.parametrize("seeds", [0, -1, []])
+def test_no_seed_is_an_error(model: Path, glue: Path, tmp_path: Path, seeds: Any) -> None:
+    with pytest.raises(ValueError, match=r"Expected the number of seeds, at least 1, or a list of seeds such as \[0\]"):
+        glue_process.finetune(**settings(model, glue, tmp_path, seeds=seeds))
+
+
+@pytest.mark.parametrize(
+    ("options", "seeds"), [(["--seeds", "3"], 3), (["--seeds", "[0]"], [0]), (["--seeds", "0", "4"], [0, 4]), ([], 5)]
+)
+def test_seeds_and_steps_of_the_command_line_arrive(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], seeds: Any
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(cli, "_call", lambda function, parser, config: given.update(parser.instantiate(config)))
+    words = ["taskrobust", "finetune-glue", "--model", "a", "--glue", "b", "--output", "c", "--loop.steps", "7"]
+    monkeypatch.setattr(sys, "argv", [*words, *options])
+    cli.main()
+    assert given["seeds"] == seeds
+    assert (given["loop"].steps, given["loop"].epochs, given["loop"].eval_every) == (7, None, None)
+
+
+def test_there_are_ten_epochs_where_nothing_is_said(model: Path, tmp_path: Path) -> None:
+    write_miniature_glue(tmp_path / "glue", train=20, dev=8, test=8)
+    loop = {"steps": None, "eval_every": None}
+    glue_process.finetune(**settings(model, tmp_path / "glue", tmp_path / "runs", loop=loop))
+    (result,) = read_results(tmp_path / "runs/cola/seed0")
+    assert result.step == 25  # 20 samples, 8 in a step
+    assert yaml.safe_load((tmp_path / "runs/cola/seed0/config.yaml").read_text())["loop"]["epochs"] == 10
+
+
+def test_results_say_how_many_training_samples_there_were(model: Path, glue: Path, tmp_path: Path) -> None:
+    glue_process.finetune(**settings(model, glue, tmp_path / "few", train_samples=16, loop={"steps": 1}))
+    glue_process.finetune(**settings(model, glue, tmp_path / "all", train_samples=60, loop={"steps": 1}))
+    assert read_results(tmp_path / "few/cola/seed0")[0].data == "GLUE, 16 training samples"
+    assert read_results(tmp_path / "all/cola/seed0")[0].data == "GLUE"
+
+
+def test_lines_that_are_left_out_are_told_of(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_miniature_glue(tmp_path / "glue", train=1000, dev=8, test=8)
+    with (tmp_path / "glue/QQP/train.tsv").open("a") as file:
+        file.write("14\t3\t4\tCut off\n")
+    given = settings(model, tmp_path / "glue", tmp_path / "runs", tasks=["qqp"], seeds=2, train_samples=16)
+    glue_process.finetune(**given, loop={"steps": 1})
+    assert capsys.readouterr().out.count("QQP/train.tsv have too few columns, the first is line 1002: left out.") == 1
 
 
 def test_folder_without_a_model_is_named(glue: Path, tmp_path: Path) -> None:
@@ -188,7 +274,7 @@ def test_miniature_is_written_into_the_output(model: Path, tmp_path: Path, monke
     )
     glue_process.finetune(**settings(model, Path("miniature"), tmp_path, loop={"steps": 1}))
     assert (tmp_path / "miniature-glue/CoLA/dev.tsv").exists()
-    assert read_results(tmp_path / "cola/seed0")
+    assert read_results(tmp_path / "cola/seed0")[0].data == "miniature GLUE"
 
 
 def test_killed_run_goes_on_bit_by_bit(model: Path, glue: Path, tmp_path: Path) -> None:

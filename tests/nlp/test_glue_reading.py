@@ -19,8 +19,7 @@ FILES = {
     "MRPC/train.tsv": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t70\t71\tOne .\tThe one .\n",
     "MRPC/test.tsv": "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t8\t9\tA .\tB .\n",
     "QQP/train.tsv": (
-        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
-        "13\t1\t2\tWho?\tWhose?\t0\n14\t3\t4\tCut in\ntwo?\tIs it?\t1\n15\t5\t6\tWhy?\tWhat for?\t1\n"
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n13\t1\t2\tWho?\tWhose?\t0\n15\t5\t6\tWhy?\tWhat for?\t1\n"
     ),
     "STS-B/train.tsv": (
         "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
@@ -41,7 +40,7 @@ EXPECTED = {
     ("sst2", "train"): [("a fine film ", 1), ("null", 0)],
     ("mrpc", "train"): [("One .", "The one .", 1)],
     ("mrpc", "test"): [("A .", "B .", "0")],
-    ("qqp", "train"): [("Who?", "Whose?", 0), ("Why?", "What for?", 1)],  # without the row that is cut in two
+    ("qqp", "train"): [("Who?", "Whose?", 0), ("Why?", "What for?", 1)],
     ("stsb", "train"): [("A plane.", "An air plane.", np.float32(3.8))],
     ("mnli", "train"): [("It is.", "It is not.", 2)],
     ("mnli", "dev_mismatched"): [("It was.", "It may be.", 1)],
@@ -112,6 +111,42 @@ def test_error_names_file_line_and_column(glue: Path, file: str, text: str, task
     (glue / file).write_text(text)
     with pytest.raises(ValueError, match=message):
         read_split(str(glue), GLUE[task], "train")
+
+
+def write_qqp(glue: Path, split: str, whole: int) -> None:
+    """A file whose row in line 12 a line break has cut in two."""
+    rows = ["1\t2\t3\tWho?\tWhose?\t1"] * whole
+    rows[10:10] = ["14\t3\t4\tCut in", "two?\tIs it?\t1"]
+    header = FILES["QQP/train.tsv"].partition("\n")[0]
+    if split == "test":
+        header, rows = header.removesuffix("\tis_duplicate"), [row.removesuffix("\t1") for row in rows]
+    (glue / f"QQP/{split}.tsv").write_text("\n".join([header, *rows]) + "\n")
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_few_rows_that_are_cut_in_two_are_left_out_and_told_of(glue: Path, split: str) -> None:
+    write_qqp(glue, split, whole=2000)
+    examples = read_split(str(glue), GLUE["qqp"], split)
+    assert len(examples) == 2000
+    path = glue / f"QQP/{split}.tsv"
+    assert examples.left_out == f"2 lines of {path} have too few columns, the first is line 12: left out."
+    assert not read_split(str(glue), GLUE["mnli"], "train").left_out
+
+
+def test_many_rows_that_are_cut_in_two_are_an_error(glue: Path) -> None:
+    write_qqp(glue, "train", whole=1000)
+    message = (
+        r"Expected 6 columns in at least 99.9% of the lines, as in the official file. 2 lines of .*QQP/train.tsv have "
+        r"too few columns, the first is line 12. Download the file again."
+    )
+    with pytest.raises(ValueError, match=message):
+        read_split(str(glue), GLUE["qqp"], "train")
+
+
+def test_no_row_of_a_test_file_is_left_out(glue: Path) -> None:
+    write_qqp(glue, "test", whole=2000)
+    with pytest.raises(ValueError, match=r"Expected 5 columns in line 12 of .*QQP/test.tsv, got 4"):
+        read_split(str(glue), GLUE["qqp"], "test")
 
 
 def test_missing_file_is_named(glue: Path) -> None:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,12 +94,24 @@ def test_two_parts_run_at_a_time(stand_in: Path) -> None:
 
 def test_another_command_of_the_same_name_is_an_error(stand_in: Path) -> None:
     Plan(stand_in, [part(stand_in, "a")]).save()
-    with pytest.raises(
-        ValueError, match=r"its part a is\n  taskrobust do .*\nthere and\n  taskrobust fail .*\nhere. Choose"
-    ):
+    with pytest.raises(ValueError, match=r"its part a is\n  do .*\nthere and\n  fail .*\nhere. Choose"):
         Plan(stand_in, [part(stand_in, "a", "fail")])
     Plan(stand_in, [part(stand_in, "b")]).save()
     assert set(json.loads((stand_in / "plan.json").read_text())) == {"a", "b"}
+
+
+def test_edited_configuration_is_another_command(stand_in: Path, tmp_path: Path) -> None:
+    config = tmp_path / "demo.yaml"
+    made = Part(name="a", command=("do", "--config", str(config)), finished=(stand_in / "done",))
+    config.write_text("steps: 1")
+    Plan(stand_in, [made]).save()
+    moved = tmp_path / "elsewhere/demo.yaml"
+    moved.parent.mkdir()
+    moved.write_text("steps: 1")
+    Plan(stand_in, [replace(made, command=("do", "--config", str(moved)), processes=2)])
+    config.write_text("steps: 2")
+    with pytest.raises(ValueError, match=r"do --config 'demo.yaml#[0-9a-f]{8}'\nthere and"):
+        Plan(stand_in, [made])
 
 
 def test_table_of_the_plan_says_what_is_left_and_how_long(stand_in: Path) -> None:

@@ -26,9 +26,12 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     return made
 
 
-def options(part: Part) -> Any:
+TRAINING = ("pretrain-bert", "pretrain-mae", "finetune-glue", "finetune-vision")
+
+
+def options(part: Part, more: tuple[str, ...] = ()) -> Any:
     """What the part's command line says, read as the command reads it."""
-    name, *words = part.command
+    name, *words = (*part.command, *more)
     function, parser = cli._command(name)
     named = cli._with_first_name([cli._with_underscores(word) for word in words], function)
     return parser.parse_args(cli._with_lists(named, function))
@@ -63,7 +66,34 @@ def test_each_seed_and_weighting_is_fine_tuned_on_each_task(plans: list[Plan], t
         for seed in (0, 7)
         for part in ("pretrain", "classification", "semseg", "depth")
     }
-    assert names == expected | {"comparison", "figure3"}
+    assert names == expected | {"cost", "comparison", "figure3"}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 8, 16])
+def test_steps_of_the_paper_have_as_many_samples_on_any_number_of_processes(
+    processes: int, plans: list[Plan], tmp_path: Path
+) -> None:
+    table1.table1("paper", tmp_path, weightings=["average"], processes=processes)
+    table2.table2("paper", tmp_path, weightings=["average"], processes=processes)
+    samples = {}
+    for part in (part for plan in plans for part in plan.parts if part.command[0] in TRAINING):
+        loop = options(part, part.batches).loop
+        samples[part.command[0], part.name.split("/")[-1]] = loop.batch_size * loop.accumulation * processes
+    assert samples == {
+        ("pretrain-bert", "pretrain"): 256,
+        ("finetune-glue", "glue"): 32,
+        ("pretrain-mae", "pretrain"): 2048,
+        ("finetune-vision", "classification"): 1024,
+        ("finetune-vision", "semseg"): 64,
+        ("finetune-vision", "depth"): 128,
+    }
+
+
+def test_samples_that_cannot_be_shared_out_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"^Expected processes that share 256 samples, .*paper-base.yaml, evenly, got 3"
+    ):
+        table1.table1("paper", tmp_path, processes=3)
 
 
 def test_unknown_weighting_is_an_error_that_lists_the_known(tmp_path: Path) -> None:

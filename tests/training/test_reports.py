@@ -64,6 +64,12 @@ def test_epochs_are_steps_over_all_samples(toy: Toy, tmp_path: Path) -> None:
     assert lines(tmp_path, "train")[-1]["step"] == 7  # 25 samples in steps of 4
 
 
+def test_steps_and_epochs_together_are_an_error(toy: Toy, tmp_path: Path) -> None:
+    outcome = toy(tmp_path, epochs=0.5, both=1)
+    assert outcome.codes == [1]
+    assert "Expected loop.steps or loop.epochs, got 20 steps and 0.5 epochs. Set one to null." in outcome.output
+
+
 def test_sharded_model_reports_the_last_only(toy: Toy, tmp_path: Path) -> None:
     outcome = toy(tmp_path, processes=2, parallel="fsdp2", **SCORED)
     assert outcome.codes == [1, 1]

@@ -11,6 +11,7 @@ RESULT = Result(
     value=0.5,
     metrics={"matthews": 0.5, "accuracy": 0.75},
     split="dev",
+    data="GLUE",
     model="last",
     step=10,
     seed=1,

@@ -37,7 +37,7 @@ def test_run_of_another_configuration_is_refused_and_kept(tmp_path: Path) -> Non
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == CONFIG
 
 
-@pytest.mark.parametrize("name", ["log_every", "eval_every", "checkpoint_every", "workers", "batch_size"])
+@pytest.mark.parametrize("name", ["log_every", "checkpoint_every", "workers", "batch_size"])
 def test_settings_of_how_a_run_is_watched_may_change(tmp_path: Path, name: str) -> None:
     RunFolder(tmp_path, CONFIG)
     RunFolder(tmp_path, changed(**{name: 7}) | {"output": "elsewhere", "resume": "auto"})

@@ -221,6 +221,8 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
             if field.name in settings:
                 kind = float if field.name == "epochs" else type(getattr(config, field.name))
                 setattr(config, field.name, kind(settings.pop(field.name)))
+    if loop.epochs is not None and "both" not in settings:
+        loop.steps = None
     accelerator = make_accelerator(device)
     described = {"loop": asdict(loop), "optim": asdict(optim) | {"betas": list(optim.betas)}, "device": asdict(device)}
     run = RunFolder(output, described | {"toy": settings}, main=accelerator.is_main_process)

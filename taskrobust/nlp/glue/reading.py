@@ -13,6 +13,8 @@ from taskrobust.nlp.glue.tasks import GlueTask
 HIGHEST_SCORE: Final = 5.0
 """The scores of STS-B go from 0 to 5."""
 
+_MOST_BROKEN: Final = 0.001  # of the lines
+
 Labels = NDArray[np.int64] | NDArray[np.float32]
 
 
@@ -24,11 +26,13 @@ class Examples:
         texts: One or two columns of N sentences.
         labels: Class numbers or scores, [N]; None in a test split, where they are secret.
         ids: What the leaderboard calls the examples of a test split, [N]; empty in other splits.
+        left_out: Which lines of the file are not among the examples, in a sentence; empty if all are.
     """
 
     texts: tuple[list[str], ...]
     labels: Labels | None
     ids: list[str]
+    left_out: str = ""
 
     def __len__(self) -> int:
         return len(self.texts[0])
@@ -68,10 +72,12 @@ def _read_tsv(path: Path, task: GlueTask, has_labels: bool) -> Examples:
     label = header.index(task.label) if has_labels else 0
     labels: list[float] = []
     ids: list[str] = []
+    short: list[int] = []
     for number, row in lines:
+        if task.has_broken_rows and has_labels and len(row) < len(header):
+            short.append(number)
+            continue
         if len(row) != len(header):
-            if task.has_broken_rows and len(row) < len(header):
-                continue
             raise ValueError(
                 f"Expected {len(header)} columns in line {number} of {path}, got {len(row)}: {list(header)}."
             )
@@ -81,9 +87,15 @@ def _read_tsv(path: Path, task: GlueTask, has_labels: bool) -> Examples:
             labels.append(_label(row[label], task, f"column {task.label!r} of line {number} of {path}"))
         else:
             ids.append(row[0])
+    left_out = f"{len(short)} lines of {path} have too few columns, the first is line {short[0]}" if short else ""
+    if len(short) > _MOST_BROKEN * (len(texts[0]) + len(short)):
+        raise ValueError(
+            f"Expected {len(header)} columns in at least {1 - _MOST_BROKEN:.1%} of the lines, as in the official file. "
+            f"{left_out}. Download the file again."
+        )
     if not texts[0]:
         raise ValueError(f"Expected rows of {task.name} in {path}, got none.")
-    return Examples(texts, _as_array(labels, task) if has_labels else None, ids)
+    return Examples(texts, _as_array(labels, task) if has_labels else None, ids, left_out and f"{left_out}: left out.")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

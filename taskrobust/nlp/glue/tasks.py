@@ -18,7 +18,8 @@ class GlueTask:
         hub_texts: The columns of the sentences on the hub, where they are called otherwise.
         columns: The columns of the files that have no header: those with labels.
         has_mismatched: Whether there is a second dev and test set, of other genres.
-        has_broken_rows: Whether the official files have rows that a line break inside a text has cut in two.
+        has_broken_rows: Whether the official files for training and dev have a few rows that a line break inside a
+            text has cut in two.
     """
 
     name: str

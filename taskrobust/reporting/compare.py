@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -9,7 +10,7 @@ from taskrobust.reporting.comparison import Statistic
 from taskrobust.reporting.page import Picture, html_page, markdown_page
 from taskrobust.reporting.plots import png
 from taskrobust.reporting.report import Report, make_report
-from taskrobust.reporting.sources import find_source, labelled_folders
+from taskrobust.reporting.sources import find_sources, labelled_folders
 
 
 def compare(
@@ -17,6 +18,7 @@ def compare(
     output: Path = Path("runs/comparison"),
     baseline: str | None = None,
     statistic: Statistic = "mean",
+    missing: Literal["error", "warn"] = "error",
 ) -> None:
     """Compare runs, such as of different weightings: which is best in the worst case, and what that costs.
 
@@ -30,16 +32,20 @@ def compare(
         output: Folder of the results.
         baseline: Label that gains are over. None takes the first.
         statistic: What a table shows of several seeds: their mean or their median.
+        missing: What a label without a run is: an ``error``, or a warning in the report if another label has one.
 
     Raises:
-        ValueError: If a folder holds no run, or no run has the label of the baseline.
+        ValueError: If there is no run of a label, or of any with missing='warn', or no label is that of the baseline.
     """
-    folders = labelled_folders(runs)
-    baseline = next(iter(folders)) if baseline is None else baseline
-    if baseline not in folders:
-        raise ValueError(f"Expected a baseline among the labels {list(folders)}, got {baseline!r}.")
-    sources = [find_source(label, paths) for label, paths in folders.items()]
-    report = make_report(sources, baseline, statistic)
+    labels = list(labelled_folders(runs))
+    baseline = labels[0] if baseline is None else baseline
+    if baseline not in labels:
+        raise ValueError(f"Expected a baseline among the labels {labels}, got {baseline!r}.")
+    sources, warnings = find_sources(runs, missing == "warn")
+    if baseline not in [source.label for source in sources]:
+        warnings.append(f"The baseline {baseline} has no run: gains are over {sources[0].label}.")
+        baseline = sources[0].label
+    report = make_report(sources, baseline, statistic, warnings)
     output.mkdir(parents=True, exist_ok=True)
     _write(report, output)
     console = Console()

@@ -61,7 +61,7 @@ class Report:
         labels: The labels.
         baseline: The label that gains are over.
         sections: Its parts.
-        warnings: Sentences on what was found and left out.
+        warnings: Sentences on what was not found, or was left out.
     """
 
     labels: Sequence[str]
@@ -70,13 +70,14 @@ class Report:
     warnings: Sequence[str]
 
 
-def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic) -> Report:
+def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic, warnings: Sequence[str] = ()) -> Report:
     """Compare all that was found.
 
     Args:
         sources: All labels.
         baseline: The label that gains are over.
         statistic: Centre of the runs of a task.
+        warnings: Sentences on what was not found.
     """
     labels = [source.label for source in sources]
     look = styles(labels)
@@ -95,7 +96,7 @@ def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic) 
     if cost:
         sections.append(Section("Cost", cost))
     left_out = [sentence for source in sources for sentence in source.left_out]
-    return Report(labels, baseline, sections, left_out)
+    return Report(labels, baseline, sections, [*warnings, *left_out])
 
 
 def _comparison_plots(compared: Compared, name: str, look: Mapping[str, Style]) -> list[Plot]:

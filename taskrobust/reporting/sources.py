@@ -35,21 +35,47 @@ class Source:
     left_out: list[str]
 
 
+class NoRunError(ValueError):
+    """A label has no run."""
+
+
+def find_sources(runs: Sequence[str], warn: bool = False) -> tuple[list[Source], list[str]]:
+    """Find all labels with runs, and sentences on those without.
+
+    Args:
+        runs: LABEL=FOLDER, or FOLDER, whose label is its name without ``-seed`` and a number at the end.
+        warn: Whether a label without a run is left out and said, if another label has one. Else it is an error.
+
+    Raises:
+        ValueError: If there is no such folder, no run, or runs of a label differ in more than the seed.
+    """
+    sources, warnings = [], []
+    for label, folders in labelled_folders(runs).items():
+        absent = [folder for folder in folders if not folder.is_dir()]
+        if absent and not warn:
+            raise ValueError(f"Expected LABEL=FOLDER or a folder, there is no folder {absent[0]} for {label!r}.")
+        try:
+            sources.append(find_source(label, folders))
+            warnings += [f"{label}: there is no folder {folder}." for folder in absent]
+        except NoRunError as error:
+            if not warn:
+                raise
+            warnings.append(f"{label} is left out. {error}")
+    if not sources:
+        raise ValueError(" ".join(warnings))
+    return sources, warnings
+
+
 def labelled_folders(runs: Sequence[str]) -> dict[str, list[Path]]:
     """The folders of each label.
 
     Args:
         runs: LABEL=FOLDER, or FOLDER, whose label is its name without ``-seed`` and a number at the end.
-
-    Raises:
-        ValueError: If one is not a folder.
     """
     folders: dict[str, list[Path]] = {}
     for run in runs:
         label, equals, path = run.partition("=")
         folder = Path(path if equals else run)
-        if not folder.is_dir():
-            raise ValueError(f"Expected LABEL=FOLDER or a folder, got {run!r}: there is no folder {folder}.")
         label = label if equals else re.sub(r"-seed\d+$", "", folder.resolve().name)
         folders.setdefault(label, []).append(folder)
     return folders
@@ -63,7 +89,8 @@ def find_source(label: str, folders: Sequence[Path]) -> Source:
         folders: The folders.
 
     Raises:
-        ValueError: If there is no run, or runs differ in more than the seed.
+        NoRunError: If there is no run.
+        ValueError: If runs differ in more than the seed.
     """
     finished = _having(folders, RESULTS)
     results = [(folder, result) for folder in finished for result in read_results(folder)]
@@ -82,7 +109,7 @@ def find_source(label: str, folders: Sequence[Path]) -> Source:
     if not pretraining and not results and not costs:
         found = f" ({' '.join(left_out)})" if left_out else ""
         places = " and ".join(map(str, folders))
-        raise ValueError(
+        raise NoRunError(
             f"Expected a run in {places}: a folder with {METRICS} and config.yaml, or with {RESULTS}; got none{found}."
         )
     _check_same(label, list(pretraining))

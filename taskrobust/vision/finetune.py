@@ -21,7 +21,7 @@ from taskrobust.vision.downstream.augmentation import Augmentation, Crops
 from taskrobust.vision.downstream.base import DownstreamTask
 from taskrobust.vision.downstream.model import DownstreamModel
 from taskrobust.vision.downstream.pictures import prediction_sheet
-from taskrobust.vision.downstream.rooms import RoomsConfig, prepare_rooms
+from taskrobust.vision.downstream.rooms import RoomsConfig, prepare_rooms, rooms_of
 from taskrobust.vision.downstream.saved import load_parameters, save_downstream
 from taskrobust.vision.modalities import Depth, Modality, Rgb
 from taskrobust.vision.pictures import Picture
@@ -57,10 +57,10 @@ class EncoderShape:
 def finetune_vision(
     model: str,
     task: DownstreamTask,
-    train: Callable[[Mapping[str, Modality], Transform], Images],
-    held_out: Callable[[Mapping[str, Modality], Transform], Images],
     output: Path,
     *,
+    train: Callable[[Mapping[str, Modality], Transform], Images] | None = None,
+    held_out: Callable[[Mapping[str, Modality], Transform], Images] | None = None,
     test: Callable[[Mapping[str, Modality], Transform], Images] | None = None,
     rooms: RoomsConfig | None = None,
     inputs: list[str] = ["rgb"],  # noqa: B006  # read only
@@ -87,11 +87,12 @@ def finetune_vision(
         model: What was pre-trained: a run folder, a model's folder or a name on the hub. ``none`` starts from random
             parameters.
         task: What is learned: ``Classification``, ``LinearProbe``, ``Segmentation`` or ``DepthEstimation``.
+        output: The run folder.
         train: The training images, with what is to be predicted.
         held_out: The images that the best model is chosen by.
-        output: The run folder.
         test: The images that results.json is about. None takes the held-out ones.
-        rooms: Rooms to generate before, where they are not there yet.
+        rooms: Generated rooms, in place of ``train`` and ``held_out``, and of ``test`` where that is None. Those that
+            are not there yet are generated.
         inputs: What the model reads, such as ``rgb`` or ``rgb`` and ``depth``. Maps are predicted on the grid of the
             first.
         encoder: The size of the encoder where ``model`` is ``none``.
@@ -105,9 +106,18 @@ def finetune_vision(
         device: Device, precision and parallelism.
         resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
         resolved: The configuration in plain values, as it is kept in the run folder.
+
+    Raises:
+        ValueError: If there are both ``rooms`` and other images to train on, or neither, or settings, images and model
+            do not fit together.
     """
     if rooms is not None:
+        if train is not None or held_out is not None:
+            raise ValueError("Expected rooms, or train and held_out, got both. Leave the one out (--rooms null).")
         prepare_rooms(rooms)
+        train, held_out, test = rooms_of(rooms, "train"), rooms_of(rooms, "held-out"), test or rooms_of(rooms, "test")
+    if train is None or held_out is None:
+        raise ValueError("Expected images to train on and to choose the best model by: rooms, or train and held_out.")
     accelerator = make_accelerator(device)
     torch.manual_seed(loop.seed)
     with accelerator.main_process_first():
@@ -125,8 +135,7 @@ def finetune_vision(
         train_images = train(modalities, augmentation.transform(side, loop.seed))
         held_out_images = held_out(modalities, CentreCrop(side))
         test_images = held_out_images if test is None else test(modalities, CentreCrop(side))
-    for images in (train_images, held_out_images, test_images):
-        task.check(images)
+    task.check({"train": train_images, "held_out": held_out_images, "test": test_images})
     tuned.encoder.set_drop_path(drop_path if task.trains_encoder else 0.0)
     if device.compile:
         for block in tuned.encoder.blocks:
@@ -171,6 +180,7 @@ def finetune_vision(
         value=scores[task.headline],
         metrics=scores,
         split=split,
+        data=f"{test_images.name} at {side} px",
         model="best",
         step=trainer.progress.best_step,
         seed=loop.seed,

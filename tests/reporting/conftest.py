@@ -45,16 +45,27 @@ def write_pretraining(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def write_scores(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the results.json of a fine-tuning."""
+    """Writes the results.json of a fine-tuning, and its config.yaml where there are settings."""
 
-    def write(name: str, scores: dict[str, float], seed: int = 0, **more: Any) -> Path:
+    def write(
+        name: str, scores: dict[str, float], seed: int = 0, settings: dict[str, Any] | None = None, **more: Any
+    ) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
-        fields = {"metric": "accuracy", "split": "test", "model": "best", "step": 5, "pretrained": "runs/a"} | more
+        fields = {
+            "metric": "accuracy",
+            "split": "test",
+            "model": "best",
+            "step": 5,
+            "data": "GLUE",
+            "pretrained": "runs/a",
+        } | more
         write_results(
             folder,
             [Result(task=task, value=score, metrics={}, seed=seed, **fields) for task, score in scores.items()],
         )
+        if settings is not None:
+            (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         return folder
 
     return write

@@ -120,6 +120,22 @@ def test_a_baseline_that_is_no_label_is_refused(runs: list[str], tmp_path: Path)
         compare(runs, tmp_path / "out", baseline="none")
 
 
+def test_a_weighting_that_failed_early_is_missing_with_a_warning(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"failed={tmp_path / 'failed'}", *runs]
+    with pytest.raises(ValueError, match=r"there is no folder .*failed for 'failed'"):
+        compare(given, tmp_path / "out")
+    compare(given, tmp_path / "out", missing="warn")
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert "Warning: failed is left out. Expected a run in" in printed
+    assert "The baseline failed has no run: gains are over average." in printed
+    assert "Best in the worst case: mini<max>" in printed
+    assert "failed is left out" in (tmp_path / "out/index.html").read_text()
+    compare(given, tmp_path / "out", baseline="failed", missing="warn")
+    assert "gains are over average" in capsys.readouterr().out
+
+
 def test_another_baseline_turns_the_gains_around(runs: list[str]) -> None:
     sources = [find_source(label, folders) for label, folders in labelled_folders(runs).items()]
     for baseline, other, gain in (("average", "mini<max>", 0.5), ("mini<max>", "average", -0.5)):

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from taskrobust.reporting.sources import find_source, labelled_folders
+from taskrobust.reporting.sources import find_source, find_sources, labelled_folders
 
 Write = Callable[..., Path]
 
 
 def test_a_bare_folder_is_labelled_by_its_name_without_the_seed(tmp_path: Path) -> None:
-    for name in ("minimax-seed0", "minimax-seed1", "dwa"):
-        (tmp_path / name).mkdir()
     folders = labelled_folders([f"{tmp_path}/minimax-seed0", f"{tmp_path}/minimax-seed1/", f"best={tmp_path}/dwa"])
     assert folders == {
         "minimax": [tmp_path / "minimax-seed0", tmp_path / "minimax-seed1"],
@@ -20,8 +18,8 @@ def test_a_bare_folder_is_labelled_by_its_name_without_the_seed(tmp_path: Path) 
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected LABEL=FOLDER or a folder, got 'a=.*nowhere': there is no folder"):
-        labelled_folders([f"a={tmp_path}/nowhere"])
+    with pytest.raises(ValueError, match=r"Expected LABEL=FOLDER or a folder, there is no folder .*nowhere for 'a'\."):
+        find_sources([f"a={tmp_path}/nowhere"])
 
 
 def test_runs_are_found_at_any_depth_and_once(write_pretraining: Write, write_scores: Write, tmp_path: Path) -> None:
@@ -51,6 +49,24 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
         ValueError, match=r"Expected a run in .*: a folder with metrics\.jsonl and config\.yaml, or with"
     ):
         find_source("x", [tmp_path])
+
+
+def test_labels_without_runs_are_left_out_where_that_is_asked_for(
+    write_pretraining: Write, write_scores: Write, tmp_path: Path
+) -> None:
+    begun = write_pretraining("begun", {"semseg": 1.0})
+    runs = [f"first={tmp_path}/nowhere", f"a={write_scores('a', {'rte': 0.5})}", f"b={begun}", f"a={tmp_path}/gone"]
+    sources, warnings = find_sources(runs, warn=True)
+    assert [source.label for source in sources] == ["a"]
+    expected = "a folder with metrics.jsonl and config.yaml, or with results.json; got none"
+    assert warnings == [
+        f"first is left out. Expected a run in {tmp_path}/nowhere: {expected}.",
+        f"a: there is no folder {tmp_path}/gone.",
+        f"b is left out. Expected a run in {begun}: {expected} (b: the fine-tuning in {begun} is not finished and "
+        "left out.).",
+    ]
+    with pytest.raises(ValueError, match=r"first is left out\. Expected a run in .* b is left out\."):
+        find_sources([runs[0], runs[2]], warn=True)
 
 
 def test_runs_of_two_weightings_under_one_label_are_refused(write_pretraining: Write, tmp_path: Path) -> None:

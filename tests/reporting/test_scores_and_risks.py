@@ -105,9 +105,50 @@ def test_scores_of_another_split_are_not_compared(write_scores: Write, tmp_path:
     write_scores("d", {"rte": 0.9}, split="dev")
     compared = scores_of([find_source(label, [tmp_path / label]) for label in "abcd"])
     assert rows(compared)["RTE"] == [50.0, 70.0, 90.0]
-    assert compared.notes == ["RTE: accuracy on dev, best model."]
+    assert compared.notes == ["RTE: accuracy on dev, best model, GLUE."]
     assert compared.warnings == [
         "c has rte as accuracy on test, best model, but accuracy on dev, best model is compared."
+    ]
+
+
+def test_a_task_on_several_data_sets_has_a_row_for_each(write_scores: Write, tmp_path: Path) -> None:
+    for label, score in (("a", 0.5), ("b", 0.6)):
+        write_scores(f"{label}/small", {"semseg": score, "depth": 0.9}, data="nyuv2 at 224 px")
+        write_scores(f"{label}/large", {"semseg": score + 0.1}, data="nyuv2 at 640 px")
+    table = rows(scores_of([find_source(label, [tmp_path / label]) for label in "ab"]))
+    assert table["Semseg, nyuv2 at 224 px"] == [50.0, 60.0]
+    assert table["Semseg, nyuv2 at 640 px"] == [60.0, 70.0]
+    assert table["Depth"] == [90.0, 90.0]
+    assert "mean of 3" in table
+
+
+def test_scores_on_different_data_are_not_compared(write_scores: Write, tmp_path: Path) -> None:
+    write_scores("a", {"mrpc": 0.5}, data="GLUE")
+    write_scores("b", {"mrpc": 0.9}, data="miniature GLUE")
+    compared = scores_of([find_source(label, [tmp_path / label]) for label in "ab"])
+    assert not compared.comparison.standings
+    assert compared.warnings == [
+        "a lacks MRPC, miniature GLUE.",
+        "b lacks MRPC, GLUE.",
+        "No task is common to all labels: there is no mean and no worst case to compare.",
+    ]
+
+
+def test_fine_tunings_with_other_settings_are_said(write_scores: Write, tmp_path: Path) -> None:
+    for label, seed, lr, epochs in (("a", 0, 0.1, 3), ("a", 1, 0.1, 3), ("b", 0, 0.2, 3), ("b", 1, 0.1, 9)):
+        settings = {
+            "model": f"runs/{label}",
+            "output": f"runs/{label}/{seed}",
+            "encoder": {"width": seed},
+            "loop": {"seed": seed, "epochs": epochs},
+            "optim": {"lr": lr},
+        }
+        write_scores(f"{label}/{seed}", {"semseg": 0.5}, seed, settings)
+    compared = scores_of([find_source(label, [tmp_path / label]) for label in "ab"])
+    first = tmp_path / "a/0"
+    assert compared.warnings == [
+        f"Semseg was not fine-tuned alike: optim.lr is 0.1 there and 0.2 here ({first} and {tmp_path / 'b/0'}).",
+        f"Semseg was not fine-tuned alike: loop.epochs is 3 there and 9 here ({first} and {tmp_path / 'b/1'}).",
     ]
 
 

@@ -22,6 +22,10 @@ class Pictures:
         self.classes = classes
 
 
+def splits(**classes: list[str]) -> dict[str, Images]:
+    return {split: cast(Images, Pictures(of_split)) for split, of_split in classes.items()}
+
+
 def test_berhu_is_linear_below_a_fifth_of_the_largest_error_of_the_image() -> None:
     rng = np.random.default_rng(0)
     errors, known = rng.normal(size=(4, 5, 6)), rng.random((4, 5, 6)) < 0.7
@@ -67,10 +71,18 @@ def test_mixed_images_have_soft_labels() -> None:
 
 def test_classes_of_the_images_are_compared() -> None:
     with pytest.raises(ValueError, match=r"Expected images of 3 classes, got Pictures with 2: cat, dog\. Set num"):
-        Classification(3).check(cast(Images, Pictures(["cat", "dog"])))
+        Classification(3).check(splits(train=["cat", "dog"]))
     with pytest.raises(ValueError, match=r"got Pictures with 0\. Set num_classes"):
-        LinearProbe(3).check(cast(Images, Pictures([])))
-    Segmentation(3).check(cast(Images, Pictures([])))
+        LinearProbe(3).check(splits(train=["cat", "cow", "dog"], test=[]))
+    Segmentation(3).check(splits(train=[], test=["cat"]))
+
+
+def test_all_splits_have_the_same_classes() -> None:
+    classes = ["cat", "cow", "dog"]
+    Classification(3).check(splits(train=classes, held_out=classes, test=list(classes)))
+    message = "Expected the same classes in all splits, got 'cat' in train and 'ant' in test as class 0."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LinearProbe(3).check(splits(train=classes, held_out=classes, test=["ant", "cat", "cow"]))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from PIL import Image
 from taskrobust.cli import _command, run
 from taskrobust.training.results import read_results
 from taskrobust.vision.data import TargetCollate
-from taskrobust.vision.downstream.saved import load_downstream
+from taskrobust.vision.downstream import DepthEstimation, DownstreamTask, LinearProbe, Segmentation
+from taskrobust.vision.downstream.model import DownstreamModel
+from taskrobust.vision.downstream.saved import load_downstream, save_downstream
 from taskrobust.vision.modalities import Depth, Rgb
 from taskrobust.vision.model import MultiModalMae
 from taskrobust.vision.scenes import OBJECTS, generate_scenes
@@ -115,6 +117,7 @@ def test_run_leaves_models_metrics_and_results(
     (result,) = read_results(tmp_path / "run")
     assert (result.task, result.metric) == (task, HEADLINES[task])
     assert (result.split, result.model, result.seed, result.pretrained) == ("test", "best", 0, str(pretrained))
+    assert result.data == "generated rooms (shifted) at 32 px"
     lines = metrics(tmp_path / "run")
     held_out = {line["step"]: line["scores"] for line in lines if line["split"] == "heldout"}
     assert result.step == max(held_out, key=lambda step: (held_out[step][result.metric], -step))
@@ -190,10 +193,37 @@ def test_predictions_of_runs_are_drawn_side_by_side(
     assert result.returncode == 0, result.stderr
     figure = np.asarray(Image.open(tmp_path / "figures/figure3.png").convert("RGB"))
     assert len(np.unique(figure.reshape(-1, 3), axis=0)) > 20
-    of_classes = tmp_path / "probe"
-    run("finetune-vision", settings("linear-probe") | {"output": str(of_classes)})
-    result = call("compare-predictions", of_classes, *test, "--output", tmp_path / "none.png")
-    assert "Expected models that predict maps, got one for" in result.stderr
+
+
+def test_models_that_cannot_be_drawn_side_by_side_are_refused(rooms: Path, tmp_path: Path) -> None:
+    models: dict[str, tuple[DownstreamTask, int]] = {
+        "labels": (Segmentation(32, channels=4), 32),
+        "wider": (Segmentation(32, channels=8), 32),
+        "fewer": (Segmentation(31, channels=4), 32),
+        "large": (Segmentation(32, channels=4), 64),
+        "depth": (DepthEstimation(channels=8), 32),
+        "classes": (LinearProbe(16), 32),
+    }
+    for name, (task, size) in models.items():
+        model = DownstreamModel(task, {"rgb": Rgb()}, image_size=size, patch_size=8, width=32, depth=4, heads=2)
+        save_downstream(model, model.state_dict(), tmp_path / name)
+
+    def draw(*names: str, **options: Any) -> None:
+        test = {"class_path": "Scenes", "init_args": {"folder": str(rooms / "test")}}
+        runs = [str(tmp_path / name) for name in names]
+        run("compare-predictions", {"runs": runs, "test": test, "output": str(tmp_path / "figure.png"), **options})
+
+    for names, message in (
+        (("labels", "depth"), "Expected models of one task, got semseg {'semseg': SemSeg(num_classes=32,"),
+        (("labels", "wider", "fewer"), "as labels and semseg {'semseg': SemSeg(num_classes=31,"),
+        (("labels", "large"), "Expected models of one size of images, got {'labels': 32, 'large': 64}. Choose one"),
+        (("classes",), "Expected models that predict maps, got classes for linear-probe."),
+        (("labels", "labels"), "Expected a label once, got 'labels' again for"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            draw(*names)
+    draw("labels", "wider", "large", size=32)
+    assert (tmp_path / "figure.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -218,7 +248,7 @@ def test_two_processes_give_the_curve_of_one_with_twice_the_batch(
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bf16": ("depth", {"device": {"precision": "bf16"}}),
     "windows": ("semseg", {"loop": {"accumulation": 2}}),
-    "epochs": ("classification", {"loop": {"epochs": 2, "eval_every": None}}),
+    "epochs": ("classification", {"loop": {"steps": None, "epochs": 2, "eval_every": None}}),
     "another size": ("semseg", {"size": 24}),
     "without mixing": (
         "classification",
@@ -259,16 +289,33 @@ def test_without_a_pre_trained_model_and_without_test_images(
 
 def test_rooms_are_generated_before(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     folder = tmp_path / "rooms"
-    places = {
-        name: {"class_path": "Scenes", "init_args": {"folder": str(folder / part)}}
-        for name, part in (("train", "train"), ("held_out", "held-out"), ("test", "test"))
-    }
     generated = {"folder": str(folder), "train": 8, "held_out": 4, "test": 4, "size": 36, "domain": "shifted"}
-    config = settings("classification") | places | {"rooms": generated, "output": str(tmp_path / "run")}
-    run("finetune-vision", config)
+    config = settings("classification") | {"rooms": generated, "output": str(tmp_path / "run")}
+    run("finetune-vision", config | {"train": None, "held_out": None, "test": None})
+    (result,) = read_results(tmp_path / "run")
+    assert (result.split, result.data) == ("test", "generated rooms (shifted) at 32 px")
     manifest = json.loads((folder / "test/scenes.json").read_text())
     assert (manifest["split"], manifest["domain"], manifest["pseudo_labels"]) == ("test", "shifted", False)
     assert manifest["seed"] != 0  # that of the rooms of pre-training
+
+
+def test_rooms_that_nobody_would_read_are_refused(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    generated = {"folder": str(tmp_path / "shifted"), "domain": "shifted"}
+    config = settings("depth") | {"rooms": generated, "output": str(tmp_path / "run")}
+    with pytest.raises(ValueError, match="Expected rooms, or train and held_out, got both"):
+        run("finetune-vision", config)
+    assert not (tmp_path / "shifted").exists()
+    with pytest.raises(ValueError, match="Expected images to train on and to choose the best model by: rooms, or"):
+        run("finetune-vision", config | {"rooms": None, "held_out": None})
+
+
+@pytest.mark.parametrize("name", ["classification", "semseg", "depth"])
+def test_another_domain_of_rooms_is_two_options(name: str) -> None:
+    _, parser = _command("finetune-vision")
+    config = ["--config", str(CONFIGS_FOLDER / f"rooms-{name}.yaml"), "--model", "none", "--output", "run"]
+    chosen = parser.parse_args([*config, "--rooms.domain", "shifted", "--rooms.folder", "other"])
+    assert (chosen.rooms.domain, str(chosen.rooms.folder), chosen.rooms.test) == ("shifted", "other", 500)
+    assert (chosen.train, chosen.held_out, chosen.test) == (None, None, None)
 
 
 @pytest.fixture
@@ -354,6 +401,16 @@ def test_empty_split_is_named(settings: Callable[..., dict[str, Any]], images: P
         run("finetune-vision", config | {"output": str(tmp_path / "run")})
 
 
+def test_class_folders_that_differ_between_splits_are_named(
+    settings: Callable[..., dict[str, Any]], images: Path, tmp_path: Path
+) -> None:
+    (images / "val/rgb/dog").rename(images / "val/rgb/ant")
+    probe = {"task": {"class_path": "LinearProbe", "init_args": {"num_classes": 2}}, "inputs": ["rgb"]}
+    config = in_folders(settings("linear-probe") | probe, images)
+    with pytest.raises(ValueError, match="got 'cat' in train and 'ant' in held_out as class 0"):
+        run("finetune-vision", config | {"output": str(tmp_path / "run")})
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_is_understood(path: Path) -> None:
     _, parser = _command("finetune-vision")
@@ -379,3 +436,14 @@ def test_real_images_are_learned_from(name: str, tmp_path: Path) -> None:
     run("finetune-vision", settings | {"model": "none", "encoder": shape, "output": str(tmp_path / "run")})
     (result,) = read_results(tmp_path / "run")
     assert 0 <= result.value < 1
+    assert result.data == f"{'imagenette' if name == 'imagenette' else 'nyuv2'} at 224 px"
+
+
+@pytest.mark.parametrize("name", ["paper-s50", "paper-in1k"])
+def test_pre_training_at_the_scale_of_the_paper_leaves_the_test_images_alone(name: str) -> None:
+    pretraining = yaml.safe_load((CONFIGS_FOLDER.parent / f"{name}.yaml").read_text())
+    fine_tuning = yaml.safe_load((CONFIGS_FOLDER / "paper-classification.yaml").read_text())
+    for images in ("train", "held_out"):
+        ours, theirs = (settings[images]["init_args"] for settings in (pretraining, fine_tuning))
+        assert (ours["split"], ours["part"]) == (theirs["split"], theirs["part"])
+    assert fine_tuning["test"]["init_args"]["split"] != "train"

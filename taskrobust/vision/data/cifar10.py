@@ -63,6 +63,7 @@ class Cifar10(ImageMaps):
         super().__init__(modalities, transform, on_error)
         if list(self.modalities) != ["rgb"]:
             raise ValueError(f"Expected the modality rgb alone for CIFAR-10, got {list(self.modalities)}.")
+        self.name = Path(filled_in(root)).absolute().name
         self.file = _the_file(Path(filled_in(root)), split)
         self.classes = list(CLASSES)
         self._column, self._images, self._labels = _read(self.file)

@@ -1,5 +1,6 @@
 """Images and maps in folders."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class PairedFolders(ImageMaps):
         if unknown or (without and missing == "error"):
             raise ValueError(f"Expected a folder for each of {list(self.modalities)}, got them for {list(folders)}.")
         self._listing = Listing(folders, {name: self.modalities[name].suffixes for name in folders}, missing, part)
+        self.name = Path(os.path.commonpath([folder.absolute() for folder in folders.values()])).name
         self.classes = [] if self._listing.classes == ["all"] else self._listing.classes
         """Names of the classes, none where the images have none."""
         self._share_count()
@@ -94,3 +96,4 @@ class ImageFolders(PairedFolders):
         root = Path(filled_in(root))
         folders = {name: root / split / name for name, modality in modalities.items() if modality.source is None}
         super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error, part=part)
+        self.name = root.absolute().name

@@ -62,6 +62,7 @@ class ImageNet(PairedFolders):
             maps = [name for name, modality in modalities.items() if modality.source is None and name != "rgb"]
             folders |= {name: Path(filled_in(pseudo_labels)) / split / name for name in maps}
         super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error, part=part)
+        self.name = Path(filled_in(root)).absolute().name
 
 
 class ImageNetS50(PairedFolders):
@@ -103,6 +104,7 @@ class ImageNetS50(PairedFolders):
         folders = {"rgb": root / split, "semseg": root / f"{split}-segmentation"}
         folders = {name: folder for name, folder in folders.items() if name in modalities}
         super().__init__(modalities, transform, folders=folders, on_error=on_error, part=part)
+        self.name = root.absolute().name
 
     def _decode(self, modality: str, image: Image.Image) -> TVTensor:
         return super()._decode(modality, _labels(image) if modality == "semseg" else image)

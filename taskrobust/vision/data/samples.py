@@ -45,6 +45,9 @@ class MapFile(NamedTuple):
 class Images(ABC):
     """Images with maps of them, read by (index, epoch) keys."""
 
+    name: str
+    """What results call the data, such as nyuv2."""
+
     unreadable: Tensor | None = None
     """Which maps were left out so far as they cannot be read, bool [samples, modalities], shared by all workers; None
     where that is an error."""

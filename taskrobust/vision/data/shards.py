@@ -65,6 +65,7 @@ class ImageShards(ImageMaps):
     ) -> None:
         super().__init__(modalities, transform, on_error)
         self.folder = Path(filled_in(folder))
+        self.name = "/".join(self.folder.absolute().parts[-2:])
         manifest = read_manifest(self.folder)
         if not manifest["complete"]:
             raise ValueError(

@@ -37,8 +37,11 @@ class DownstreamTask(ABC):
     def targets(self) -> dict[str, Modality]:
         """The maps that are read to know the truth, by name, beside those that the encoder reads."""
 
-    def check(self, images: Images) -> None:  # noqa: B027  # most take any
+    def check(self, splits: Mapping[str, Images]) -> None:  # noqa: B027  # most take any
         """Refuse images that this task cannot be learned from.
+
+        Args:
+            splits: Images by the name of their split: train, held_out and test.
 
         Raises:
             ValueError: If they are such.

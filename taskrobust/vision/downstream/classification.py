@@ -42,19 +42,31 @@ class Classification(DownstreamTask):
         """None: a class is no map."""
         return {}
 
-    def check(self, images: Images) -> None:
-        """Refuse images whose classes are not known or of another number.
+    def check(self, splits: Mapping[str, Images]) -> None:
+        """Refuse images whose classes are not known, of another number, or not the same in all splits.
+
+        Args:
+            splits: Images by the name of their split.
 
         Raises:
             ValueError: If they are such.
         """
-        classes = getattr(images, "classes", [])
-        if len(classes) != self.num_classes:
-            raise ValueError(
-                f"Expected images of {self.num_classes} classes, got {type(images).__name__} with {len(classes)}"
-                f"{': ' + ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '') if classes else ''}. Set "
-                "num_classes, or take images in folders named after their classes."
-            )
+        classes_of = {split: getattr(images, "classes", []) for split, images in splits.items()}
+        first, expected = next(iter(classes_of.items()))
+        for split, classes in classes_of.items():
+            if len(classes) != self.num_classes:
+                raise ValueError(
+                    f"Expected images of {self.num_classes} classes, got {type(splits[split]).__name__} with "
+                    f"{len(classes)}"
+                    f"{': ' + ', '.join(classes[:5]) + (', ...' if len(classes) > 5 else '') if classes else ''}. Set "
+                    "num_classes, or take images in folders named after their classes."
+                )
+            for index, (wanted, name) in enumerate(zip(expected, classes, strict=True)):
+                if name != wanted:
+                    raise ValueError(
+                        f"Expected the same classes in all splits, got {wanted!r} in {first} and {name!r} in {split} "
+                        f"as class {index}. Give all splits the same class folders."
+                    )
 
     def head(self, width: int, depth: int, patch_size: int) -> Head:
         """The mean of all tokens, normalised and mapped linearly."""

@@ -1,16 +1,20 @@
 """Generated rooms to fine-tune on."""
 
-import fcntl
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from taskrobust.paths import filled_in
-from taskrobust.vision.scenes import generate_scenes
+from taskrobust.vision.data import Images
+from taskrobust.vision.modalities import Modality
+from taskrobust.vision.scenes import Scenes, generate_scenes
 from taskrobust.vision.scenes.rooms import Domain, Split
 from taskrobust.vision.scenes.store import is_complete
+from taskrobust.vision.transforms import Transform
 
 _SEED: Final = 1
 """Other rooms than those of pre-training, whose seed is 0."""
@@ -41,7 +45,7 @@ class RoomsConfig:
 
 
 def prepare_rooms(config: RoomsConfig) -> None:
-    """Generate the rooms that are not there yet. Other processes, of this run or another one, wait meanwhile.
+    """Generate the rooms that are not there yet; of several processes one does and the others wait.
 
     Called before the processes form a group, whose members do not wait for long.
 
@@ -55,11 +59,13 @@ def prepare_rooms(config: RoomsConfig) -> None:
         "test": ("test", config.test),
     }
     if int(os.environ.get("RANK", 0)) == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX)
-            for name, (split, rooms) in splits.items():
-                domain, processes = config.domain, config.num_proc
-                generate_scenes(folder / name, split, rooms, config.size, domain=domain, seed=_SEED, num_proc=processes)
+        domain, processes = config.domain, config.num_proc
+        for name, (split, rooms) in splits.items():
+            generate_scenes(folder / name, split, rooms, config.size, domain=domain, seed=_SEED, num_proc=processes)
     while not all(is_complete(folder / name) for name in splits):
         time.sleep(0.5)
+
+
+def rooms_of(config: RoomsConfig, split: str) -> Callable[[Mapping[str, Modality], Transform], Images]:
+    """What reads the rooms of a split: train, held-out or test."""
+    return partial(Scenes, folder=config.folder / split)

@@ -33,6 +33,7 @@ class Scenes(Images):
     def __init__(self, modalities: Mapping[str, Modality], transform: Transform, *, folder: Path) -> None:
         self.folder = Path(filled_in(folder))
         manifest = read_manifest(self.folder)
+        self.name = f"generated rooms ({manifest['domain']})"
         self.classes: list[str] = manifest["classes"]
         self.modalities = {name: modality for name, modality in modalities.items() if modality.source is None}
         self.transform = transform

@@ -6,6 +6,7 @@ from typing import Final, Literal
 import yaml
 
 from taskrobust.reproduce.configs import config
+from taskrobust.reproduce.plan import Part
 
 Scale = Literal["demo", "small", "paper"]
 
@@ -62,3 +63,8 @@ def _settings(name: str) -> dict[str, dict[str, int]]:
 def seed_folders(folder: Path, weightings: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], Path]:
     """Where the runs of each weighting and seed are, all weightings of a seed before the next seed."""
     return {(weighting, seed): folder / weighting / f"seed{seed}" for seed in seeds for weighting in weightings}
+
+
+def longest_chains_first(parts: Sequence[Part]) -> list[Part]:
+    """What others build on before the others, so that no core waits for a last chain in the end."""
+    return sorted(parts, key=lambda part: len(part.needs))

@@ -6,7 +6,7 @@ from pathlib import Path
 from taskrobust.reproduce.configs import config, weighting_config
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import carry_out
-from taskrobust.reproduce.scales import MISSING, Scale, Step, seed_folders
+from taskrobust.reproduce.scales import MISSING, Scale, Step, longest_chains_first, seed_folders
 
 _WEIGHTINGS = ("average", "token-mean", "minimax")
 
@@ -77,6 +77,7 @@ def table1(
     parts: list[Part] = []
     for (weighting, seed), place in folders.items():
         parts += _parts(recipe, weighting, seed, place, processes)
+    parts = longest_chains_first(parts)
     labelled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
     comparison = ("compare", *labelled, "--output", str(folder / "comparison"), "--statistic", "median", *MISSING)
     names = tuple(part.name for part in parts)

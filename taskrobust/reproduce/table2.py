@@ -6,7 +6,7 @@ from pathlib import Path
 from taskrobust.reproduce.configs import config, weighting_config
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import carry_out
-from taskrobust.reproduce.scales import MISSING, Scale, Step, seed_folders
+from taskrobust.reproduce.scales import MISSING, Scale, Step, longest_chains_first, seed_folders
 from taskrobust.vision.step_cost import STRATEGIES
 
 _WEIGHTINGS = ("average", "uncertainty", "gradnorm", "dwa", "minimax")
@@ -189,7 +189,7 @@ def _fine_tuned(
                 batches=step.batches(processes),
             )
             parts.append(tuned)
-    return parts
+    return longest_chains_first(parts)
 
 
 def _cost(recipe: _Recipe, folder: Path, weightings: list[str]) -> Part:

@@ -5,13 +5,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 import torch
 from PIL import Image
 from pyarrow import parquet
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 
 from taskrobust.paths import filled_in
 from taskrobust.pretext.networks import CONVOLUTIONAL_FEATURES, convolutional_network, mlp_network
@@ -36,7 +37,7 @@ class Cifar10Protocol:
         task: The pretext task. The slides do not say which they have.
         penalty: λ of the processor.
         features: d_f, the features that the processor makes of an image.
-        steps: Steps of the processor.
+        steps: Steps of the processor, each on all n0 images and 512 of those without labels.
         epochs: Passes of the pretext task over the images without labels.
         half: Share of the labelled images in the second row, which the slides call half.
         scale: Share of all images and of n0. 0.02 is a trial of a minute.
@@ -46,7 +47,7 @@ class Cifar10Protocol:
     task: TaskName = "rotation"
     penalty: float = 0.3
     features: int = 64
-    steps: int = 300
+    steps: int = 100
     epochs: int = 10
     half: float = 0.5
     scale: float = 1.0
@@ -60,6 +61,14 @@ class Cifar10Protocol:
             "split_half": SplitHalf(),
         }
         return tasks[self.task]
+
+    def number_of_extra(self, size: int) -> int:
+        """n0 in this trial.
+
+        Args:
+            size: n0, as in the table.
+        """
+        return round(size * self.scale)
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,18 @@ class Split:
         return Split(part(0, 1), part(1, 7), part(7, 10), (test[0][:few], test[1][:few]))
 
 
+def identity(folder: str) -> dict[str, Any]:
+    """What tells these images from others: where they lie, and a checksum of the files.
+
+    Args:
+        folder: As for ``read_cifar10``.
+    """
+    return {
+        "data": str(Path(filled_in(folder)).resolve()),
+        "crc32": [crc32(path.read_bytes()) for path in _files(folder)],
+    }
+
+
 def read_cifar10(folder: str) -> tuple[Pairs, Pairs]:
     """Training and test images, float32 [n, 3, 32, 32] in [0, 1], and their classes, int64 [n].
 
@@ -109,39 +130,44 @@ def read_cifar10(folder: str) -> tuple[Pairs, Pairs]:
     Raises:
         ValueError: If a file is not there, or has something else in a row.
     """
-    paths = [Path(filled_in(folder)) / f"{part}.parquet" for part in ("train", "test")]
-    for path in paths:
-        if not path.exists():
-            raise ValueError(
-                f"Expected CIFAR-10 as parquet with the columns img {{bytes, path}} and label in {path}, got no file."
-            )
-    train, test = (_read_parquet(path) for path in paths)
+    train, test = (_read_parquet(path) for path in _files(folder))
     return train, test
 
 
-def measure_ssl(split: Split, protocol: Cifar10Protocol, sizes: list[int]) -> dict[str, Any]:
-    """Accuracies of plain self-supervised learning, and of the same with n0 more labels for the probe.
+def measure_ssl(split: Split, protocol: Cifar10Protocol, file: Path) -> dict[str, Any]:
+    """Accuracies of plain self-supervised learning.
 
     Args:
         split: The images.
         protocol: What is the same in all cells.
-        sizes: The values of n0, as in the table; they are scaled here.
+        file: Where the representations go that ``measure_pooled`` needs.
     """
     started = time.perf_counter()
     pipeline = PretextPipeline(_pretext_network(protocol, convolutional_network(protocol.seed)))
-    pipeline.fit(split.unlabelled[0], split.labelled)
-    cell = _accuracies(pipeline, split, protocol)
-    features, of_extra = pipeline.transform(split.labelled[0]), pipeline.transform(split.extra[0])
-    of_test = pipeline.transform(split.test[0])
-    cell["pooled"] = {}
-    for row, number in _rows(split, protocol).items():
-        cell["pooled"][row] = {}
-        for size in sizes:
-            n0 = round(size * protocol.scale)
-            known = torch.cat([features[:number], of_extra[:n0]])
-            labels = torch.cat([split.labelled[1][:number], split.extra[1][:n0]])
-            cell["pooled"][row][str(size)] = Probe().fit(known, labels).score(of_test, split.test[1])
+    pipeline.pretrain(split.unlabelled[0])
+    features, of_test, of_extra = (pipeline.transform(x) for x, _ in (split.labelled, split.test, split.extra))
+    torch.save((features, of_test, of_extra), file)
+    cell = _accuracies(pipeline.network, (features, of_test), split, protocol)
     return cell | {"seconds": time.perf_counter() - started}
+
+
+def measure_pooled(split: Split, protocol: Cifar10Protocol, file: Path, size: int) -> dict[str, float]:
+    """Accuracies of plain self-supervised learning with n0 more labels for the probe, by the row of the table.
+
+    Args:
+        split: The images.
+        protocol: What is the same in all cells.
+        file: What ``measure_ssl`` has written.
+        size: n0, as in the table; it is scaled here.
+    """
+    features, of_test, of_extra = torch.load(file)
+    n0 = protocol.number_of_extra(size)
+    cell = {}
+    for row, number in _rows(split, protocol).items():
+        known = torch.cat([features[:number], of_extra[:n0]])
+        labels = torch.cat([split.labelled[1][:number], split.extra[1][:n0]])
+        cell[row] = Probe().fit(known, labels).score(of_test, split.test[1])
+    return cell
 
 
 def measure_processor(split: Split, protocol: Cifar10Protocol, size: int) -> dict[str, Any]:
@@ -153,7 +179,7 @@ def measure_processor(split: Split, protocol: Cifar10Protocol, size: int) -> dic
         size: n0, as in the table; it is scaled here.
     """
     started = time.perf_counter()
-    n0 = round(size * protocol.scale)
+    n0 = protocol.number_of_extra(size)
     linear = mlp_network(CONVOLUTIONAL_FEATURES, [], protocol.features, protocol.seed, torch.float32)
     processor = Processor(
         nn.Sequential(convolutional_network(protocol.seed), *linear),
@@ -169,12 +195,12 @@ def measure_processor(split: Split, protocol: Cifar10Protocol, size: int) -> dic
     trunk = nn.Sequential(mlp_network(protocol.features, [width], width, protocol.seed, torch.float32), nn.ReLU())
     pipeline = PretextPipeline(_pretext_network(protocol, trunk), processor)
     extra = (split.extra[0][:n0], split.extra[1][:n0])
-    pipeline.fit(split.unlabelled[0], split.labelled, extra)
-    cell = _accuracies(pipeline, split, protocol)
-    features, of_test = processor.transform(split.labelled[0]), processor.transform(split.test[0])
-    for row, number in _rows(split, protocol).items():
-        probe = Probe().fit(features[:number], split.labelled[1][:number])
-        cell[row]["processed"] = probe.score(of_test, split.test[1])
+    pipeline.pretrain(split.unlabelled[0], extra)
+    hidden = pipeline.transform(split.labelled[0]), pipeline.transform(split.test[0])
+    cell = _accuracies(pipeline.network, hidden, split, protocol)
+    processed = processor.transform(split.labelled[0]), processor.transform(split.test[0])
+    for row, accuracy in _probed(processed, split, protocol).items():
+        cell[row]["processed"] = accuracy
     return cell | {"seconds": time.perf_counter() - started}
 
 
@@ -191,16 +217,32 @@ def _rows(split: Split, protocol: Cifar10Protocol) -> dict[str, int]:
     return {"full": number, "half": round(number * protocol.half)}
 
 
-def _accuracies(pipeline: PretextPipeline, split: Split, protocol: Cifar10Protocol) -> dict[str, Any]:
+def _accuracies(
+    network: PretextNetwork, hidden: tuple[Tensor, Tensor], split: Split, protocol: Cifar10Protocol
+) -> dict[str, Any]:
     """Of a linear probe on the hidden layer, and on what the heads predict, which is the ψ of the theory."""
-    network = pipeline.network
-    cell: dict[str, Any] = {row: {} for row in _rows(split, protocol)}
-    for name, represent in (("hidden", network.transform), ("predicted", network.predict)):
-        features, of_test = represent(split.labelled[0]), represent(split.test[0])
-        for row, number in _rows(split, protocol).items():
-            probe = Probe().fit(features[:number], split.labelled[1][:number])
-            cell[row][name] = probe.score(of_test, split.test[1])
-    return cell
+    predicted = network.predict_from(hidden[0]), network.predict_from(hidden[1])
+    of_hidden, of_predicted = (_probed(features, split, protocol) for features in (hidden, predicted))
+    return {row: {"hidden": of_hidden[row], "predicted": of_predicted[row]} for row in of_hidden}
+
+
+def _probed(features: tuple[Tensor, Tensor], split: Split, protocol: Cifar10Protocol) -> dict[str, float]:
+    """Accuracy of a linear probe by row, from the features of the labelled and of the test images."""
+    accuracies = {}
+    for row, number in _rows(split, protocol).items():
+        probe = Probe().fit(features[0][:number], split.labelled[1][:number])
+        accuracies[row] = probe.score(features[1], split.test[1])
+    return accuracies
+
+
+def _files(folder: str) -> list[Path]:
+    paths = [Path(filled_in(folder)) / f"{part}.parquet" for part in ("train", "test")]
+    for path in paths:
+        if not path.exists():
+            raise ValueError(
+                f"Expected CIFAR-10 as parquet with the columns img {{bytes, path}} and label in {path}, got no file."
+            )
+    return paths
 
 
 def _read_parquet(path: Path) -> Pairs:

@@ -14,6 +14,8 @@ from taskrobust.pretext.cifar10 import (
     SLIDES,
     Cifar10Protocol,
     Split,
+    identity,
+    measure_pooled,
     measure_processor,
     measure_ssl,
     read_cifar10,
@@ -39,7 +41,12 @@ def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int 
     Args:
         output: Folder of the results.
         seeds: Seeds of each point; the median is shown.
+
+    Raises:
+        ValueError: If there is no seed.
     """
+    if seeds < 1:
+        raise ValueError(f"Expected at least 1 seed, got {seeds}.")
     cells = Cells(output / "cells", {"seeds": seeds})
     curves: dict[str, dict[float, Errors]] = {}
     for axis, settings in CURVES.items():
@@ -79,14 +86,16 @@ def pretext_cifar10(
         protocol: What is the same in all cells.
 
     Raises:
-        ValueError: If the folder holds cells of other settings, or n0 is more than the images there are.
+        ValueError: If the folder holds cells of other settings or data, or n0 is not from one to the images there are.
     """
     console = Console()
-    cells = Cells(output / "cells", asdict(protocol))
+    if not extra or min(protocol.number_of_extra(n0) for n0 in extra) < 1:
+        raise ValueError(f"Expected values of n0 of at least one image at scale {protocol.scale:g}, got {extra}.")
+    cells = Cells(output / "cells", asdict(protocol) | identity(data))
     train, test = read_cifar10(data)
     split = Split.of(train, test, protocol.scale, protocol.seed)
     del train, test
-    if max(extra) * protocol.scale > len(split.extra[0]):
+    if protocol.number_of_extra(max(extra)) > len(split.extra[0]):
         most = round(len(split.extra[0]) / protocol.scale)
         raise ValueError(f"Expected n0 of at most {most}, a tenth of the training images, got {max(extra)}.")
 
@@ -96,7 +105,12 @@ def pretext_cifar10(
         console.print(f"{name}: full {full:.2%}, half {half:.2%}, computed in {result['seconds']:.0f} s")
         return result
 
-    ssl = cell("ssl-" + "-".join(map(str, extra)), lambda: measure_ssl(split, protocol, extra))
+    representations = cells.folder / "ssl.pt"
+    ssl = cell("ssl", lambda: measure_ssl(split, protocol, representations))
+    pooled = {
+        n0: cells.get(f"pooled-{n0}", partial(measure_pooled, split, protocol, representations, n0)) for n0 in extra
+    }
+    ssl["pooled"] = {row: {str(n0): cell[row] for n0, cell in pooled.items()} for row in ("full", "half")}
     processors = {n0: cell(f"n0-{n0}", partial(measure_processor, split, protocol, n0)) for n0 in extra}
     rows = _cifar10_rows(ssl, processors)
     _show("Accuracy on CIFAR-10, %", ["", *(f"n0 = {n0}" for n0 in extra), "SSL"], rows, output)

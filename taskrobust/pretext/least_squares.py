@@ -12,16 +12,16 @@ class LinearMap:
     """An affine map, from features [n, d] to predictions [n, k].
 
     Args:
-        weight: Shape [d, k].
-        intercept: Shape [k].
+        weight: Shape [d, k], float64.
+        intercept: Shape [k], float64.
     """
 
     weight: Tensor
     intercept: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Predictions, shape [n, k]."""
-        return features @ self.weight + self.intercept
+        """Predictions, shape [n, k], in the type of the features."""
+        return (features.double() @ self.weight + self.intercept).to(features)
 
 
 @torch.no_grad()
@@ -31,23 +31,20 @@ def fit_linear(features: Tensor, targets: Tensor, ridge: float = 0.0) -> LinearM
     .. math:: \min_{W, b} \frac1n \|Y - F W - b\|^2 + \gamma s \|W\|^2, \qquad s = \text{mean variance of the features}
 
     Since the ridge is relative to :math:`s`, predictions do not change with the unit of the features. Without ridge it
-    is the solution of least norm.
+    is the solution of least norm, in which directions do not count that are rounding error in the type of the features.
 
     Args:
         features: F, shape [n, d].
         targets: Y, shape [n, k].
         ridge: :math:`\gamma`, without unit.
-
-    Returns:
-        The map, in the type of the features.
     """
     _check_rows(features, targets)
-    mean_features, mean_targets = features.mean(0), targets.mean(0)
+    mean_features, mean_targets = features.double().mean(0), targets.double().mean(0)
     centred, centred_targets = features - mean_features, targets - mean_targets
     if ridge:
         weight = _solve(centred, centred_targets, ridge)
     else:
-        weight = (torch.linalg.pinv(centred.double()) @ centred_targets.double()).to(features)
+        weight = torch.linalg.pinv(centred, rtol=_rounding(features)) @ centred_targets
     return LinearMap(weight, mean_targets - mean_features @ weight)
 
 
@@ -92,12 +89,14 @@ def linear_mse(features: Tensor, targets: Tensor) -> float:
         ValueError: If there are too few samples.
     """
     _check_rows(features, targets)
-    centred = (features - features.mean(0)).double()
-    rank = int(torch.linalg.matrix_rank(centred))
+    centred, wanted = (values - values.mean(0) for values in (features.double(), targets.double()))
+    left, singular, _ = torch.linalg.svd(centred, full_matrices=False)
+    basis = left[:, singular > singular.max() * _rounding(features)]
+    rank = basis.shape[1]
     freedom = len(features) - 1 - rank
     if freedom < 1:
         raise ValueError(f"Expected more than {rank + 1} samples for features of rank {rank}, got {len(features)}.")
-    residuals = targets - fit_linear(features, targets)(features)
+    residuals = wanted - basis @ (basis.T @ wanted)
     return float(residuals.square().sum() / freedom / targets.shape[1])
 
 
@@ -107,6 +106,11 @@ def _check_rows(features: Tensor, targets: Tensor) -> None:
             "Expected features [n, d] and targets [n, k] of the same n, got shapes "
             f"{list(features.shape)} and {list(targets.shape)}."
         )
+
+
+def _rounding(features: Tensor) -> float:
+    """The smallest singular value of features, relative to the largest, that is more than rounding error."""
+    return features.shape[1] * torch.finfo(features.dtype).eps
 
 
 def _solve(centred: Tensor, targets: Tensor, ridge: float) -> Tensor:

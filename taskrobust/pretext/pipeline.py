@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 import torch
 from rich.progress import track
+from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,7 +14,7 @@ from taskrobust.loss import MultiTaskLoss
 from taskrobust.pretext.least_squares import fit_linear
 from taskrobust.pretext.processor import Pairs, Processor
 from taskrobust.pretext.tasks import PretextTask
-from taskrobust.risk import TaskLosses
+from taskrobust.risk import RiskEstimator, TaskLosses
 from taskrobust.weighting import DisjointRows
 
 
@@ -59,7 +60,8 @@ class PretextNetwork:
         trunk: From inputs to the representation, shape [n, width]. Trained in place.
         width: Width of the representation.
         tasks: The pretext tasks.
-        criterion: How they are weighed. None takes the softmax minimax of the library on the tasks' names.
+        criterion: How they are weighed. None takes the softmax minimax of the library, with risks divided by those at
+            the start, since a cross-entropy and squared errors have no common unit.
         epochs: Passes over the images.
         batch_size: Images in a step; each step has all tasks.
         lr: Peak learning rate of Adam, with a cosine schedule.
@@ -82,12 +84,13 @@ class PretextNetwork:
     ) -> None:
         self.trunk = trunk
         self.tasks = list(tasks)
-        self.criterion = criterion or MultiTaskLoss([task.name for task in tasks])
+        self.criterion = criterion or _compared_with_the_start([task.name for task in tasks])
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
         self.seed = seed
         self.verbose = verbose
+        self.fitted = False
         self.heads = nn.ModuleDict()
         generator = torch.Generator().manual_seed(seed)
         for task in tasks:
@@ -123,6 +126,7 @@ class PretextNetwork:
                 optimizer.step()
                 schedule.step()
             self.criterion.weighting.end_epoch()
+        self.fitted = True
         return self
 
     @torch.no_grad()
@@ -131,18 +135,30 @@ class PretextNetwork:
 
         Args:
             images: Shape [n, 3, size, size].
+
+        Raises:
+            sklearn.exceptions.NotFittedError: Before ``fit``.
         """
+        if not self.fitted:
+            raise NotFittedError("Expected a network that has learnt, got a new one: call fit first.")
         self.trunk.eval()
         return torch.cat([self.trunk(self._processed(part)) for part in torch.split(images, 1000)])
 
-    @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """What the heads predict, ψ of the theory, shape [n, sum of the tasks' d_z].
 
         Args:
             images: Shape [n, 3, size, size].
         """
-        features = self.transform(images)
+        return self.predict_from(self.transform(images))
+
+    @torch.no_grad()
+    def predict_from(self, features: Tensor) -> Tensor:
+        """What the heads predict from the representation, shape [n, sum of the tasks' d_z].
+
+        Args:
+            features: What ``transform`` returned, shape [n, width].
+        """
         return torch.cat([self.heads[task.name](features) for task in self.tasks], dim=1)
 
     def _losses(self, images: Tensor, index: Tensor, epoch: int) -> tuple[TaskLosses, DisjointRows]:
@@ -186,6 +202,21 @@ class PretextPipeline:
         Raises:
             ValueError: If there is a processor and no extra samples, or the other way round.
         """
+        self.pretrain(unlabelled, extra)
+        images, classes = labelled
+        self.probe.fit(self.transform(images), classes)
+        return self
+
+    def pretrain(self, unlabelled: Tensor, extra: Pairs | None = None) -> Self:
+        """Train all but the probe.
+
+        Args:
+            unlabelled: n1 images for the pretext tasks.
+            extra: n0 images and their classes, for the processor.
+
+        Raises:
+            ValueError: If there is a processor and no extra samples, or the other way round.
+        """
         if (self.processor is None) != (extra is None):
             raise ValueError("Expected extra samples with a processor, and none without.")
         if self.processor is not None and extra is not None:
@@ -193,8 +224,6 @@ class PretextPipeline:
             pretext = [task.pairs(unlabelled, np.arange(len(unlabelled)), 0) for task in self.network.tasks]
             self.processor.fit((images, functional.one_hot(classes).to(images)), pretext)
         self.network.fit(unlabelled, self.processor)
-        images, classes = labelled
-        self.probe.fit(self.network.transform(images), classes)
         return self
 
     def transform(self, images: Tensor) -> Tensor:
@@ -208,3 +237,7 @@ class PretextPipeline:
     def score(self, images: Tensor, classes: Tensor) -> float:
         """Accuracy."""
         return self.probe.score(self.transform(images), classes)
+
+
+def _compared_with_the_start(tasks: list[str]) -> MultiTaskLoss:
+    return MultiTaskLoss(tasks, risk=RiskEstimator(len(tasks), normalization="initial"))

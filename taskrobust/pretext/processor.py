@@ -3,6 +3,7 @@ from typing import Self
 
 import torch
 from rich.progress import track
+from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from taskrobust.pretext.least_squares import RIDGE, linear_mse
@@ -27,8 +28,8 @@ class Processor:
         steps: Steps of Adam.
         lr: Peak learning rate.
         ridge: Ridge of the least squares solutions, relative to the mean variance of the features.
-        batch_size: Samples of each kind in a step. None takes all; else it should be several times d_f, since fewer are
-            fitted whatever f is.
+        batch_size: Pretext samples in a step, of each task. None takes all. Each step has all extra samples, since it
+            is their number that decides whether f keeps y.
         seed: Seed of the batches. The network comes with its own parameters.
         verbose: Whether to show progress.
 
@@ -36,7 +37,7 @@ class Processor:
         Huang, Teng, He, Can Pretext-Based Self-Supervised Learning Be Boosted by Downstream Data?, BAAI 2021.
     """
 
-    _mean: Tensor
+    _mean: Tensor | None = None
     _whitening: Tensor
 
     def __init__(
@@ -70,20 +71,27 @@ class Processor:
                 that is one ``nn.Linear`` without bias.
 
         Raises:
-            ValueError: If covariances come with another network.
+            ValueError: If covariances come with another network or a batch size, or inputs are of another type than the
+                network.
         """
         tasks = _tasks(pretext)
+        for inputs in (extra[0], *(inputs for inputs, _ in tasks)):
+            self._check_type(inputs)
+        if isinstance(pretext, Moments) and self.batch_size is not None:
+            raise ValueError(
+                f"Expected batch_size=None with the covariances of a population, which have no batches, "
+                f"got {self.batch_size}."
+            )
         self.network.train()
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         generator = torch.Generator().manual_seed(self.seed)
-        extra_batches = _batches(extra, self.batch_size, generator)
         pretext_batches = [_batches(pairs, self.batch_size, generator) for pairs in tasks]
         for _ in track(range(self.steps), "processor", disable=not self.verbose, transient=True):
             if isinstance(pretext, Moments):
                 loss = linear_processor_loss(self._linear().weight, extra, pretext, self.penalty, self.ridge)
             else:
-                loss = self._loss(next(extra_batches), [next(batches) for batches in pretext_batches])
+                loss = self._loss(extra, [next(batches) for batches in pretext_batches])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -96,11 +104,16 @@ class Processor:
 
         Args:
             inputs: x, shape [n, ...].
+
+        Raises:
+            sklearn.exceptions.NotFittedError: Before ``fit``.
         """
-        return (self._features(inputs) - self._mean) @ self._whitening
+        mean = self._fitted_mean()
+        return (self._features(inputs) - mean) @ self._whitening
 
     def matrix(self) -> Tensor:
         """A linear processor as one matrix, whitening included, shape [d_f, d_x]."""
+        self._fitted_mean()
         return self._whitening.T @ self._linear().weight.detach()
 
     def score(self, inputs: Tensor, labels: Tensor) -> float:
@@ -130,8 +143,19 @@ class Processor:
             )
         return self.network
 
+    def _fitted_mean(self) -> Tensor:
+        if self._mean is None:
+            raise NotFittedError("Expected a processor that has learnt, got a new one: call fit first.")
+        return self._mean
+
+    def _check_type(self, inputs: Tensor) -> None:
+        wanted = next(self.network.parameters()).dtype
+        if inputs.dtype != wanted:
+            raise ValueError(f"Expected inputs of the type of the network, {wanted}, got {inputs.dtype}.")
+
     @torch.no_grad()
     def _features(self, inputs: Tensor) -> Tensor:
+        self._check_type(inputs)
         self.network.eval()
         return torch.cat([self.network(part) for part in torch.split(inputs, 1000)])
 
@@ -159,7 +183,15 @@ def optimal_linear_processor(population: Moments, features: int, penalty: float)
         population: Covariances of the population.
         features: d_f.
         penalty: λ.
+
+    Raises:
+        ValueError: If the inputs' covariance has not full rank, as that of fewer samples than dimensions.
     """
+    rank = int(torch.linalg.matrix_rank(population.xx, hermitian=True))
+    if rank < len(population.xx):
+        raise ValueError(
+            f"Expected a covariance of the inputs of full rank, {len(population.xx)}, got {rank}: take more samples."
+        )
     values, vectors = torch.linalg.eigh(population.xx)
     root = vectors / values.sqrt() @ vectors.T
     of_y, of_z = root @ population.xy, root @ population.xz

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ PROBE_RIDGE = 1e-3
 LABELS = 40
 _DRAWS_OF_LABELS = 20
 _HELD_OUT = 20_000
-_PRETEXT_SAMPLES = 1500
+PRETEXT_SAMPLES = 1500
 
 Features = Callable[[Tensor], Tensor]
 
@@ -100,9 +101,8 @@ def _measure_once(setting: Setting, seed: int) -> Errors:
     data = setting.data()
     extra = data.sample(setting.extra, seed=1000 + seed)
     held_out = data.sample(_HELD_OUT, seed=9000)
-    train = _train_linear if setting.hidden is None else _train_mlp
-    processor, pretext = train(setting, data, (extra.inputs, extra.labels), seed)
-    plain_pretext = _best_prediction(data.moments())
+    train = train_linear if setting.hidden is None else _train_mlp
+    processor, pretext, plain_pretext = train(setting, data, (extra.inputs, extra.labels), seed)
 
     def probe(features: Features, pool: bool = False) -> float:
         of_held_out, of_extra = features(held_out.inputs), features(extra.inputs)
@@ -124,21 +124,44 @@ def _measure_once(setting: Setting, seed: int) -> Errors:
     )
 
 
-def _train_linear(setting: Setting, data: GaussianData, extra: Pairs, seed: int) -> tuple[Processor, LinearMap]:
-    """A processor and the pretext task on its features, from infinitely many pretext samples."""
+class Trained(NamedTuple):
+    """What has learnt from the same pretext samples.
+
+    Attributes:
+        processor: The processor.
+        pretext: Predicts z from its features.
+        plain_pretext: Predicts z from x.
+    """
+
+    processor: Processor
+    pretext: LinearMap
+    plain_pretext: LinearMap
+
+
+def train_linear(setting: Setting, data: GaussianData, extra: Pairs, seed: int) -> Trained:
+    """Train on infinitely many pretext samples.
+
+    Args:
+        setting: Of a linear processor.
+        data: The population.
+        extra: n0 inputs and their downstream labels.
+        seed: Seed of the start.
+    """
     population = data.moments()
     network = linear_network(len(population.xx), setting.features, seed)
     processor = Processor(network, setting.penalty).fit(extra, population)
-    return processor, _best_prediction(population.processed(processor.matrix()))
+    pretext = _best_prediction(population.processed(processor.matrix()))
+    return Trained(processor, pretext, _best_prediction(population))
 
 
-def _train_mlp(setting: Setting, data: GaussianData, extra: Pairs, seed: int) -> tuple[Processor, LinearMap]:
-    """The same from a sample."""
+def _train_mlp(setting: Setting, data: GaussianData, extra: Pairs, seed: int) -> Trained:
+    """The same on a sample."""
     assert setting.hidden is not None
-    sample = data.sample(_PRETEXT_SAMPLES, seed=2000 + seed)
+    sample = data.sample(PRETEXT_SAMPLES, seed=2000 + seed)
     network = mlp_network(sample.inputs.shape[1], [setting.hidden], setting.features, seed)
     processor = Processor(network, setting.penalty, lr=0.01).fit(extra, (sample.inputs, sample.pretext))
-    return processor, fit_linear(processor.transform(sample.inputs), sample.pretext)
+    pretext = fit_linear(processor.transform(sample.inputs), sample.pretext)
+    return Trained(processor, pretext, fit_linear(sample.inputs, sample.pretext))
 
 
 def _best_prediction(population: Moments) -> LinearMap:

@@ -65,7 +65,12 @@ def softmax_gap(num_tasks: int, alpha: float) -> float:
     Args:
         num_tasks: Number of tasks T.
         alpha: Inverse temperature, in one over the unit of the risks.
+
+    Raises:
+        ValueError: If ``alpha`` is not positive.
     """
+    if alpha <= 0:
+        raise ValueError(f"Expected a positive alpha, got {alpha}.")
     return float(lambertw((num_tasks - 1) / math.e).real) / alpha
 
 
@@ -112,14 +117,19 @@ def sample_complexity_bound(
         lipschitz: Lipschitz constant :math:`L'` of the losses.
         strong_convexity: :math:`\mu` of the losses.
         eps: Excess risk :math:`\epsilon` that is good enough.
-        delta: Probability :math:`\delta` that it is not reached.
+        delta: Probability :math:`\delta` that it is not reached, between 0 and 1.
         ball_in_domain: The ball of equation 11 lies within the domain of the parameters. Where it does not, a net of
             their intersection needs twice the fineness, 32 for 16: inequality 22 covers the whole ball.
+
+    Raises:
+        ValueError: If ``eps`` is not positive or ``delta`` not between 0 and 1.
 
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Theorem 5.4
         (equation 13).
     """
+    if eps <= 0 or not 0 < delta < 1:
+        raise ValueError(f"Expected a positive eps and a delta between 0 and 1, got eps={eps}, delta={delta}.")
     fineness = 16 if ball_in_domain else 32
     ratio = fineness * lipschitz / eps * descent_radius(worst_risk, strong_convexity)
     return 8 * bound**2 / eps**2 * (dimension * math.log1p(ratio) + math.log(2 / delta))

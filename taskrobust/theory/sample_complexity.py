@@ -21,12 +21,17 @@ def outlier_tasks(num_tasks: int = 10, dimension: int = 40, spread: float = 1.1,
     """Optima of T - 1 tasks that are alike and of one that is not. Shape [T, d], the outlier last.
 
     Args:
-        num_tasks: Number of tasks T.
+        num_tasks: Number of tasks T, 3 at least.
         dimension: Number of parameters d, T at least.
         spread: Distance of each of the tasks that are alike from their centre, the origin. They are all as far from one
             another.
         outlier: Distance of the outlier from that centre, at a right angle to the differences of the others.
+
+    Raises:
+        ValueError: If ``num_tasks`` is not from 3 to ``dimension``.
     """
+    if not 3 <= num_tasks <= dimension:
+        raise ValueError(f"Expected from 3 to {dimension} tasks for {dimension} parameters, got {num_tasks}.")
     others = num_tasks - 1
     optima = torch.zeros(num_tasks, dimension, dtype=torch.float64)
     simplex = torch.eye(others, dtype=torch.float64) - 1 / others
@@ -53,15 +58,19 @@ def minimax_start(optima: Tensor) -> Tensor:
     return epigraph_solution(lambda theta: (theta - optima).square().sum(1) / 2, optima.mean(0))
 
 
-def downstream_optima(optima: Tensor, number: int, seed: int) -> Tensor:
-    """Optima of downstream tasks drawn uniformly from all convex combinations of upstream ones. Shape [number, d].
+def downstream_optima(optima: Tensor, number: int, seed: int, concentration: float = 0.25) -> Tensor:
+    """Optima of downstream tasks drawn from the convex combinations of upstream ones. Shape [number, d].
+
+    Weights are drawn from a symmetric Dirichlet distribution, on which the mean over downstream tasks depends.
 
     Args:
         optima: Optima of the upstream tasks, shape [T, d].
         number: Number of downstream tasks.
         seed: Seed of the draw.
+        concentration: Of the Dirichlet distribution. 1 draws uniformly from all combinations, which is close to the
+            average of many tasks; with 0.25, a task mostly combines two or three of ten.
     """
-    combinations = np.random.default_rng(seed).dirichlet(np.ones(len(optima)), number)
+    combinations = np.random.default_rng(seed).dirichlet(np.full(len(optima), concentration), number)
     return torch.from_numpy(combinations) @ optima
 
 
@@ -76,15 +85,20 @@ def samples_needed(risks: NDArray[np.float64], eps: float, delta: float, dimensi
     Args:
         risks: Excess risks of the first parameters, any shape.
         eps: Excess risk that is good enough.
-        delta: Probability that it is not reached.
+        delta: Probability that it is not reached, between 0 and 1.
         dimension: Number of parameters d.
 
     Returns:
         The numbers, of the risks' shape, from 0 to d.
+
+    Raises:
+        ValueError: If ``delta`` is not between 0 and 1.
     """
+    if not 0 < delta < 1:
+        raise ValueError(f"Expected a delta between 0 and 1, got {delta}.")
     numbers = np.arange(1, dimension)
-    allowed = eps / np.maximum(risks[..., None], eps)
-    succeeds = beta.cdf(allowed, (dimension - numbers) / 2, numbers / 2) >= 1 - delta
+    left = beta.ppf(1 - delta, (dimension - numbers) / 2, numbers / 2)
+    succeeds = risks[..., None] * left <= eps
     first = np.where(succeeds.any(-1), succeeds.argmax(-1) + 1, dimension)
     return np.where(risks <= eps, 0, first)
 

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,41 @@ def test_cifar10_goes_on_with_the_cells_that_are_missing(
     for table in (before, after):
         table["processors"]["30"].pop("seconds")
     assert after == before
+    pretext_cifar10(tmp_path, str(data), [20, 25], TINY)
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert (table["ssl"]["full"], table["ssl"]["pooled"]["full"]["20"]) == (
+        before["ssl"]["full"],
+        before["ssl"]["pooled"]["full"]["20"],
+    )
+    assert set(table["ssl"]["pooled"]["half"]) == {"20", "25"}
 
 
 def test_cells_of_other_settings_are_refused(data: Path, tmp_path: Path) -> None:
     pretext_cifar10(tmp_path, str(data), [20], TINY)
     with pytest.raises(ValueError, match=r"penalty is 0\.3 there and 1\.0 here"):
         pretext_cifar10(tmp_path, str(data), [20], Cifar10Protocol(epochs=1, steps=2, features=8, penalty=1.0))
+
+
+def test_cells_of_other_images_are_refused(data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    pretext_cifar10(tmp_path / "out", str(other), [20], TINY)
+    with pytest.raises(ValueError, match=r"data is '.*other' there"):
+        pretext_cifar10(tmp_path / "out", str(data), [20], TINY)
+    write_parquet(other / "test.parquet", 30)
+    with pytest.raises(ValueError, match=r"crc32 is \["):
+        pretext_cifar10(tmp_path / "out", str(other), [20], TINY)
+
+
+@pytest.mark.parametrize("extra", [[], [0], [20, -1]])
+def test_no_extra_images_are_refused(extra: list[int], data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"n0 of at least one image at scale 1, got \["):
+        pretext_cifar10(tmp_path, str(data), extra, TINY)
+
+
+def test_no_seeds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1 seed, got 0"):
+        pretext_synthetic(tmp_path, seeds=0)
 
 
 def test_more_extra_images_than_there_are_are_refused(data: Path, tmp_path: Path) -> None:

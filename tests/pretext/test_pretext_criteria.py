@@ -130,6 +130,17 @@ def test_least_squares_are_those_of_scikit_learn() -> None:
     torch.testing.assert_close(fit_linear(x, y)(x), torch.from_numpy(expected))
 
 
+@pytest.mark.parametrize("hidden", [5, 64])
+def test_float32_features_of_deficient_rank_have_the_error_of_those_they_come_from(hidden: int) -> None:
+    x = gaussian(2000, 5).float()
+    y = x[:, :2] + gaussian(2000, 2, seed=1).float()
+    basis = x if hidden == 5 else torch.relu(x @ gaussian(5, hidden, seed=2).float())
+    features = basis @ gaussian(hidden, 2 * hidden, seed=3).float()
+    assert linear_mse(features, y) == pytest.approx(linear_mse(basis, y), rel=1e-5)
+    expected = LinearRegression().fit(basis.double().numpy(), y.double().numpy()).predict(basis.double().numpy())
+    torch.testing.assert_close(fit_linear(features, y)(features), torch.from_numpy(expected).float(), atol=1e-4, rtol=0)
+
+
 def test_information_loss_is_zero_for_the_oracle_and_a_half_without_labels() -> None:
     data = GaussianData()
     sample = data.sample(50_000, seed=0)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
@@ -82,6 +83,26 @@ def test_every_strategy_weighs_the_pretext_tasks(weighting: str, images: tuple[T
     assert set(fitted.criterion.weights) == {"rotation", "colourisation", "split_half"}
     assert fitted.transform(images[0][:7]).shape == (7, CONVOLUTIONAL_FEATURES)
     assert fitted.predict(images[0][:7]).shape == (7, 4 + 32 + 24)
+
+
+def test_units_of_the_losses_do_not_change_the_weights(images: tuple[Tensor, Tensor]) -> None:
+    class InUnit(Colourisation):
+        def losses(self, predictions: Tensor, pretext: Tensor) -> Tensor:
+            return 1000 * super().losses(predictions, pretext)
+
+    weights = [
+        PretextNetwork(convolutional_network(), CONVOLUTIONAL_FEATURES, [Rotation(), task], epochs=2, batch_size=50)
+        .fit(images[0][:100])
+        .criterion.weights
+        for task in (Colourisation(), InUnit())
+    ]
+    for task in weights[0]:
+        assert weights[1][task].item() == pytest.approx(weights[0][task].item(), rel=1e-3)
+
+
+def test_a_new_network_asks_for_fit(images: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(NotFittedError, match="call fit first"):
+        network(tasks()).transform(images[0])
 
 
 def test_pipeline_with_a_processor_goes_through_it(images: tuple[Tensor, Tensor]) -> None:

@@ -2,13 +2,18 @@ from statistics import median
 
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression, Ridge
+from torch import Tensor
 
+from taskrobust.pretext import processor as processor_module
 from taskrobust.pretext.criteria import population_uncorrelatedness
 from taskrobust.pretext.generators import GaussianData
+from taskrobust.pretext.losses import processor_loss
 from taskrobust.pretext.moments import Moments
 from taskrobust.pretext.networks import linear_network, mlp_network
-from taskrobust.pretext.processor import Processor, optimal_linear_processor
-from taskrobust.pretext.synthetic import CURVES, Setting, measure
+from taskrobust.pretext.processor import Pairs, Processor, optimal_linear_processor
+from taskrobust.pretext.synthetic import CURVES, PRETEXT_SAMPLES, Setting, measure, train_linear
 
 
 def population_mse(setting: Setting, seeds: int = 1) -> float:
@@ -17,8 +22,7 @@ def population_mse(setting: Setting, seeds: int = 1) -> float:
     for seed in range(seeds):
         data = setting.data()
         extra, population = data.sample(setting.extra, seed=1000 + seed), data.moments()
-        network = linear_network(len(population.xx), setting.features, seed)
-        processor = Processor(network, setting.penalty).fit((extra.inputs, extra.labels), population)
+        processor = train_linear(setting, data, (extra.inputs, extra.labels), seed).processor
         errors.append(population.processed(processor.matrix()).mse())
     return median(errors)
 
@@ -71,6 +75,21 @@ def test_batches_and_several_pretext_tasks_train() -> None:
     assert processor.score(x, y) > 0.3
 
 
+def test_each_step_has_all_extra_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise n0 would be the batch size."""
+    x, z, y = GaussianData(nuisance=2, free=4, pretext=4).sample(200, seed=0)
+    sizes = []
+
+    def loss(extra: Pairs, pretext: Pairs, *settings: float) -> Tensor:
+        sizes.append((len(extra[0]), len(pretext[0])))
+        assert torch.equal(extra[1], y)
+        return processor_loss(extra, pretext, *settings)
+
+    monkeypatch.setattr(processor_module, "processor_loss", loss)
+    Processor(mlp_network(8, [16], 3), steps=2, batch_size=50).fit((x, y), (x, z))
+    assert sizes == [(200, 50), (200, 50)]
+
+
 def test_same_seed_gives_the_same_processor() -> None:
     x, z, y = GaussianData(nuisance=2, free=4, pretext=4).sample(200, seed=0)
     first, second = (
@@ -84,6 +103,52 @@ def test_covariances_need_a_linear_network() -> None:
     x, _, y = data.sample(50, seed=0)
     with pytest.raises(ValueError, match=r"one nn.Linear without bias .* got Sequential"):
         Processor(mlp_network(52, [8], 4)).fit((x, y), data.moments())
+
+
+def test_covariances_have_no_batches() -> None:
+    data = GaussianData()
+    x, _, y = data.sample(50, seed=0)
+    with pytest.raises(ValueError, match=r"batch_size=None with the covariances of a population, .* got 10"):
+        Processor(linear_network(52, 12), batch_size=10).fit((x, y), data.moments())
+
+
+def test_inputs_of_another_type_are_refused() -> None:
+    x, z, y = GaussianData().sample(50, seed=0)
+    processor = Processor(mlp_network(52, [8], 4), steps=1)
+    with pytest.raises(ValueError, match=r"type of the network, torch.float64, got torch.float32"):
+        processor.fit((x, y), (x.float(), z))
+    with pytest.raises(ValueError, match=r"type of the network, torch.float64, got torch.float32"):
+        processor.fit((x, y), (x, z)).transform(x.float())
+
+
+def test_a_new_processor_asks_for_fit() -> None:
+    processor = Processor(linear_network(52, 4))
+    with pytest.raises(NotFittedError, match="call fit first"):
+        processor.transform(torch.zeros(1, 52, dtype=torch.float64))
+    with pytest.raises(NotFittedError, match="call fit first"):
+        processor.matrix()
+
+
+def test_covariance_of_too_few_samples_is_refused() -> None:
+    x, z, y = GaussianData().sample(30, seed=1)
+    with pytest.raises(ValueError, match=r"of full rank, 52, got 29"):
+        optimal_linear_processor(Moments.of(x, y, z), 4, penalty=0.3)
+
+
+def test_baseline_of_a_network_has_the_same_pretext_samples() -> None:
+    setting = Setting(hidden=8)
+    data = setting.data()
+    held_out, sample = data.sample(20_000, seed=9000), data.sample(PRETEXT_SAMPLES, seed=2000)
+    known = LinearRegression().fit(sample.inputs.numpy(), sample.pretext.numpy())
+    errors = []
+    for draw in range(20):
+        labelled = data.sample(40, seed=3000 + draw)
+        features = known.predict(labelled.inputs.numpy())
+        strength = 1e-3 * 40 * (features - features.mean(0)).var()
+        probe = Ridge(alpha=strength).fit(features, labelled.labels.numpy())
+        predictions = torch.from_numpy(probe.predict(known.predict(held_out.inputs.numpy())))
+        errors.append(float((predictions - held_out.labels).square().mean()))
+    assert measure(setting, seeds=1).plain == pytest.approx(median(errors), rel=1e-6)
 
 
 def test_pretext_labels_with_too_few_dimensions_are_refused() -> None:

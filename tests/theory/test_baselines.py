@@ -1,4 +1,5 @@
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from scipy.optimize import linprog
 
 from taskrobust.theory import (
+    Iterates,
     accelerated_log_sum_exp,
     exponentiated_gradient,
     mirror_prox,
@@ -13,8 +15,10 @@ from taskrobust.theory import (
     step_size,
     subgradient_descent,
     take,
+    weighted_gradient_descent,
 )
 from taskrobust.theory.problems import MinimaxProblem, Quadratics, example_problems
+from taskrobust.weighting import Uniform
 
 PROBLEMS = example_problems()
 K = 300
@@ -31,14 +35,40 @@ def test_subgradient_descent_keeps_its_bound(problem: MinimaxProblem) -> None:
     assert problem.gap(found.average) <= problem.radius * problem.lipschitz / math.sqrt(K)
 
 
-def test_exponentiated_gradient_keeps_its_bound(problem: MinimaxProblem) -> None:
+def group_dro(problem: MinimaxProblem) -> Iterates:
     entropy = math.log(problem.num_tasks)
     size = step_size(problem.radius, problem.lipschitz, K)
-    found = take(
-        exponentiated_gradient(problem.risks, problem.start, size, math.sqrt(2 * entropy / K) / problem.bound), K
-    )
-    regrets = problem.radius * problem.lipschitz + problem.bound * math.sqrt(2 * entropy)
-    assert problem.gap(found.average) <= regrets / math.sqrt(K)
+    weight_size = math.sqrt(2 * entropy / K) / problem.bound
+    return take(exponentiated_gradient(problem.risks, problem.start, size, weight_size), K)
+
+
+@pytest.mark.parametrize("name", ["Chebyshev d=2", "ball d=2", "ball d=10"])
+def test_exponentiated_gradient_keeps_its_bound(name: str) -> None:
+    problem = PROBLEMS[name]
+    regrets = problem.radius * problem.lipschitz + problem.bound * math.sqrt(2 * math.log(problem.num_tasks))
+    assert problem.gap(group_dro(problem).average) <= regrets / math.sqrt(K) < problem.gap(problem.start)
+
+
+def test_exponentiated_gradient_beats_uniform_weights() -> None:
+    problem = PROBLEMS["ball d=10"]
+    size = step_size(problem.radius, problem.lipschitz, K)
+    uniform = take(weighted_gradient_descent(problem.risks, problem.start, Uniform(problem.num_tasks), size), K)
+    assert problem.gap(group_dro(problem).average) < 0.6 * problem.gap(uniform.average)
+
+
+def test_steps_of_exponentiated_gradient_multiply_the_weights() -> None:
+    """Two steps from derivatives by hand: the weights keep what earlier risks made of them."""
+    points, theta, weights = np.array([0.0, 3.0]), 1.0, np.array([0.5, 0.5])
+    expected = [theta]
+    for _ in range(2):
+        weights = weights * np.exp(0.2 * (theta - points) ** 2)
+        weights /= weights.sum()
+        theta -= 0.1 * float(weights @ (2 * (theta - points)))
+        expected.append(theta)
+
+    targets, start = torch.from_numpy(points), torch.tensor([1.0], dtype=torch.float64)
+    found = islice(exponentiated_gradient(lambda theta: (theta - targets).square(), start, 0.1, 0.2), 3)
+    assert [theta.item() for theta in found] == pytest.approx(expected, rel=1e-12)
 
 
 def test_mirror_prox_keeps_its_bound(problem: MinimaxProblem) -> None:
@@ -60,7 +90,14 @@ def test_accelerated_log_sum_exp_keeps_its_bound(name: str) -> None:
 
 
 def test_solve_minimax_finds_the_optimum(problem: MinimaxProblem) -> None:
-    assert -1e-12 <= problem.gap(solve_minimax(problem.risks, problem.start)) <= 2e-5
+    unit = problem.risks(problem.start).max().item()
+    assert -1e-12 <= problem.gap(solve_minimax(problem.risks, problem.start)) <= 1e-5 * unit
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e6])
+def test_solve_minimax_does_not_depend_on_the_unit_of_the_risks(problem: MinimaxProblem, unit: float) -> None:
+    found = solve_minimax(lambda theta: unit * problem.risks(theta), problem.start)
+    assert problem.gap(found) <= 1e-5 * problem.risks(problem.start).max().item()
 
 
 def test_solve_minimax_plays_a_matrix_game_as_linear_programming_does() -> None:

@@ -76,6 +76,18 @@ def test_bound_and_step_size_of_theorem_31() -> None:
     assert constant_alpha_bound(3.0, 2.0, 100, num_tasks=10, alpha=2.0) == pytest.approx(0.6 + 1.1010 / 2, abs=1e-4)
 
 
+def test_alpha_that_is_not_positive_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^Expected a positive alpha, got 0\.$"):
+        softmax_gap(10, 0)
+
+
+@pytest.mark.parametrize(("eps", "delta"), [(0.0, 0.1), (0.1, 2.0), (0.1, 0.0)])
+def test_excess_risk_and_probability_out_of_range_are_named(eps: float, delta: float) -> None:
+    message = rf"^Expected a positive eps and a delta between 0 and 1, got eps={eps}, delta={delta}\.$"
+    with pytest.raises(ValueError, match=message):
+        sample_complexity_bound(0.5, 10, 1, 1, 1, eps=eps, delta=delta)
+
+
 def test_theorem_54_is_formula_13() -> None:
     constants = {"worst_risk": 0.5, "dimension": 10, "bound": 1, "lipschitz": 1, "strong_convexity": 1}
 

@@ -15,9 +15,10 @@ from taskrobust.theory.problems import (
     MinimaxProblem,
     PlantedMinimax,
     Quadratics,
+    exact,
     example_problems,
 )
-from taskrobust.theory.problems.exact import multipliers
+from taskrobust.theory.problems.exact import epigraph_solution, multipliers
 
 PROBLEMS = example_problems()
 FAMILIES: list[Callable[[int], MinimaxProblem]] = [
@@ -41,6 +42,31 @@ def test_a_mixture_of_the_worst_tasks_is_stationary_at_the_optimum(
     gradients = jacrev(problem.risks)(problem.solution)
     assert torch.linalg.vector_norm(weights @ gradients).item() < 1e-9 * problem.lipschitz
     assert (weights @ problem.risks(problem.solution)).item() == pytest.approx(problem.value, rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "dimension", "seed"), [(15, 10, 47), (14, 9, 128), (18, 7, 206), (19, 8, 110), (13, 12, 7), (1, 10, 0)]
+)
+def test_newton_s_method_does_not_leave_the_optimum(tasks: int, dimension: int, seed: int) -> None:
+    """On groups so small that tasks just below the worst risk seem to share it."""
+    problem = GroupLogistic(tasks, dimension, samples=20, seed=seed)
+    weights = multipliers(problem.risks, problem.solution)
+    assert torch.linalg.vector_norm(weights @ jacrev(problem.risks)(problem.solution)).item() < 1e-12
+    assert (weights @ problem.risks(problem.solution)).item() == pytest.approx(problem.value, rel=1e-12)
+
+
+def test_what_is_not_proven_optimal_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.setattr(exact, "_sequential_quadratic_programming", lambda risks, start: start)
+    monkeypatch.setattr(exact, "_newton_step", lambda risks, theta: theta + 1)
+    with pytest.raises(RuntimeError, match=r"^Expected the exact solver to reach an error of 1e-09, got \d\.\de"):
+        epigraph_solution(lambda theta: (theta - points).square().sum(1), points.mean(0))
+
+
+@pytest.mark.parametrize("active", [1, 4])
+def test_too_few_or_too_many_active_tasks_are_named(active: int) -> None:
+    with pytest.raises(ValueError, match=rf"^Expected from 2 to 3 active tasks, got {active}\.$"):
+        PlantedMinimax(num_tasks=3, active=active)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)

@@ -75,11 +75,30 @@ def test_a_start_that_is_good_enough_needs_no_samples_and_one_that_is_not_at_mos
     assert needed.tolist() == [0, 0, 1, 7]
 
 
-def test_minimax_costs_the_mean_task() -> None:
-    downstream = downstream_optima(OPTIMA, 500, seed=0)
+@pytest.mark.parametrize(
+    ("concentration", "average", "minimax"), [(0.25, 2.7, 26.5), (1.0, 0.4, 24.5), (1e-3, 19.2, 36.0)]
+)
+def test_minimax_costs_the_mean_task(concentration: float, average: float, minimax: float) -> None:
+    downstream = downstream_optima(OPTIMA, 5000, seed=0, concentration=concentration)
     means = {
         name: samples_needed(((downstream - start).square().sum(1) / 2).numpy(), 0.5, 0.1, 40).mean()
         for name, start in STARTS.items()
     }
-    assert means["average"] < 3
-    assert means["minimax"] > 20
+    assert means == pytest.approx({"average": average, "minimax": minimax}, abs=0.6)
+
+
+def test_the_price_is_over_combinations_of_two_or_three_tasks_unless_asked_otherwise() -> None:
+    torch.testing.assert_close(downstream_optima(OPTIMA, 50, 0), downstream_optima(OPTIMA, 50, 0, concentration=0.25))
+
+
+@pytest.mark.parametrize("num_tasks", [2, 50])
+def test_too_few_or_too_many_tasks_are_named(num_tasks: int) -> None:
+    message = rf"^Expected from 3 to 40 tasks for 40 parameters, got {num_tasks}\.$"
+    with pytest.raises(ValueError, match=message):
+        outlier_tasks(num_tasks, 40)
+
+
+@pytest.mark.parametrize("delta", [0.0, 2.0])
+def test_delta_that_is_no_probability_is_named(delta: float) -> None:
+    with pytest.raises(ValueError, match=rf"^Expected a delta between 0 and 1, got {delta}\.$"):
+        samples_needed(np.array(1.0), 0.5, delta, 40)

@@ -3,6 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from torch.func import jacrev
 
 from taskrobust.theory import (
     constant_alpha_bound,
@@ -21,6 +22,7 @@ from taskrobust.theory.problems import (
     Quadratics,
     example_problems,
 )
+from taskrobust.theory.problems.exact import multipliers
 from taskrobust.weighting import Linear, Uniform
 from taskrobust.weighting.schedules import Entropic, Schedule, Sharp, Theorem31
 
@@ -36,9 +38,12 @@ def make_schedule(name: str, problem: MinimaxProblem) -> Schedule:
 
 
 def gap_over_bound(problem: MinimaxProblem, alpha: float | Schedule, steps: int) -> float:
+    """Never below zero: no parameters are better than the optimum."""
     size = step_size(problem.radius, problem.lipschitz, steps)
     found = take(softmax_weighted_gradient_descent(problem.risks, problem.start, alpha, size), steps)
-    return problem.gap(found.average) / convergence_bound(problem.radius, problem.lipschitz, steps)
+    gap = problem.gap(found.average)
+    assert gap >= -1e-9 * problem.value
+    return gap / convergence_bound(problem.radius, problem.lipschitz, steps)
 
 
 def random_problem(seed: int) -> MinimaxProblem:
@@ -61,11 +66,25 @@ def random_problem(seed: int) -> MinimaxProblem:
             return Quadratics(tasks, dimension, seed)
 
 
+def is_worth_a_descent(problem: MinimaxProblem) -> bool:
+    """Its optimum is proven, and the start is not that optimum."""
+    weights, risks = multipliers(problem.risks, problem.solution), problem.risks(problem.solution)
+    slope = torch.linalg.vector_norm(weights @ jacrev(problem.risks)(problem.solution)).item()
+    assert slope <= 1e-9 * problem.lipschitz
+    assert (weights @ risks).item() == pytest.approx(problem.value, rel=1e-9)
+    return problem.radius > 1e-6
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_theorem_31_holds(problem: MinimaxProblem, schedule: str) -> None:
-    for steps in (10, 100):
+    for steps in (10, 100, 400):
         assert gap_over_bound(problem, make_schedule(schedule, problem), steps) <= 0.55
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+def test_standing_still_does_not_pass_for_theorem_31(problem: MinimaxProblem) -> None:
+    assert problem.gap(problem.start) > 0.55 * convergence_bound(problem.radius, problem.lipschitz, 400)
 
 
 @pytest.mark.slow
@@ -76,9 +95,10 @@ def test_theorem_31_holds_for_many_steps(problem: MinimaxProblem, schedule: str)
         assert gap_over_bound(problem, make_schedule(schedule, problem), steps) <= 0.55
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", [seed for seed in range(31) if seed != 14])  # 14 starts at its optimum
 def test_theorem_31_holds_on_random_problems(seed: int) -> None:
     problem = random_problem(seed)
+    assert is_worth_a_descent(problem)
     schedule = make_schedule(SCHEDULES[seed % 3], problem)
     for steps in (10, 100):
         assert gap_over_bound(problem, schedule, steps) <= 0.55
@@ -88,6 +108,8 @@ def test_theorem_31_holds_on_random_problems(seed: int) -> None:
 def test_theorem_31_holds_on_300_random_problems() -> None:
     for seed in range(300):
         problem = random_problem(seed)
+        if not is_worth_a_descent(problem):
+            continue
         schedule = make_schedule(SCHEDULES[seed % 3], problem)
         for steps in (10, 100, 1000):
             assert gap_over_bound(problem, schedule, steps) <= 0.55, (seed, steps)
@@ -98,12 +120,13 @@ def test_alpha_of_one_violates_the_bound(steps: int) -> None:
     assert gap_over_bound(PROBLEMS["planted d=100"], 1.0, steps) > 1.5
 
 
-@pytest.mark.parametrize("alpha", [0.3, 1.0, 30.0])
+@pytest.mark.parametrize("alpha", [30.0, 100.0])
 def test_any_alpha_keeps_its_own_bound(alpha: float) -> None:
     for problem in PROBLEMS.values():
-        constants = problem.radius, problem.lipschitz, 300
-        limit = constant_alpha_bound(*constants, problem.num_tasks, alpha) / convergence_bound(*constants)
-        assert gap_over_bound(problem, alpha, 300) <= limit
+        constants = problem.radius, problem.lipschitz, 400
+        limit = constant_alpha_bound(*constants, problem.num_tasks, alpha)
+        assert limit < problem.gap(problem.start)
+        assert gap_over_bound(problem, alpha, 400) <= limit / convergence_bound(*constants)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)

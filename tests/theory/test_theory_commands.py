@@ -28,6 +28,13 @@ def test_bound_writes_gaps_below_the_bound(tmp_path: Path, capsys: pytest.Captur
     assert "…" not in capsys.readouterr().out
 
 
+def test_steps_and_probabilities_out_of_range_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^Expected a positive number of steps, got 0\.$"):
+        bound(tmp_path, most_steps=0)
+    with pytest.raises(ValueError, match=r"^Expected a delta between 0 and 1, got 2\.$"):
+        sample_complexity(tmp_path, delta=2)
+
+
 def test_sample_complexity_writes_both_counts_and_the_price(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample_complexity(tmp_path, trials=500)
 
@@ -36,6 +43,9 @@ def test_sample_complexity_writes_both_counts_and_the_price(tmp_path: Path, caps
     row = values["eps"].index(2.0)
     assert (values["average"]["worst"][row], values["minimax"]["worst"][row]) == (32, 9)
     assert "| 2 | 32 | 9 |" in table
+    row = values["eps"].index(0.5)
+    price = values["average"]["mean"][row], values["minimax"]["mean"][row]
+    assert price == pytest.approx((2.7, 26.4), abs=0.1)
     assert "…" not in capsys.readouterr().out
 
 

@@ -1,3 +1,5 @@
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -37,15 +39,18 @@ class GroupLogistic(MinimaxProblem):
     @property
     def smoothness(self) -> float:
         """A quarter of the largest second moment, and the ridge."""
-        moments = torch.einsum("tnd,tne->tde", self.signed_features, self.signed_features)
-        largest = float(torch.linalg.eigvalsh(moments).max()) / self.signed_features.shape[1]
-        return largest / 4 + self.ridge
+        return self._largest_moment() / 4 + self.ridge
 
     def risks(self, theta: Tensor) -> Tensor:
         """Mean logistic losses and the ridge."""
         return softplus(-self.signed_features @ theta).mean(1) + self.ridge / 2 * theta.square().sum()
 
     def lipschitz_within(self, distance: float) -> float:
-        """The largest mean length of a group's features, and the ridge at the rim."""
-        lengths = float(torch.linalg.vector_norm(self.signed_features, dim=2).mean(1).max())
-        return lengths + self.ridge * (float(torch.linalg.vector_norm(self.solution)) + distance)
+        """The root of the largest second moment, and the ridge at the rim."""
+        rim = float(torch.linalg.vector_norm(self.solution)) + distance
+        return math.sqrt(self._largest_moment()) + self.ridge * rim
+
+    def _largest_moment(self) -> float:
+        """Of a group's features, in any direction."""
+        moments = torch.einsum("tnd,tne->tde", self.signed_features, self.signed_features)
+        return float(torch.linalg.eigvalsh(moments).max()) / self.signed_features.shape[1]

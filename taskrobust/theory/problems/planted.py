@@ -15,10 +15,13 @@ class PlantedMinimax(MinimaxProblem):
     Args:
         num_tasks: Number of tasks T.
         dimension: Number of parameters d.
-        active: Number of tasks that share the worst risk at the optimum, 2 at least.
+        active: Number of tasks that share the worst risk at the optimum, from 2 to T.
         curvature: :math:`\mu`, not negative.
         distance: Distance :math:`R_0` of the first parameters from the optimum.
         seed: Seed of tasks, optimum and start.
+
+    Raises:
+        ValueError: If ``active`` is not from 2 to ``num_tasks``.
     """
 
     def __init__(
@@ -30,6 +33,8 @@ class PlantedMinimax(MinimaxProblem):
         distance: float = 1.0,
         seed: int = 0,
     ) -> None:
+        if not 2 <= active <= num_tasks:
+            raise ValueError(f"Expected from 2 to {num_tasks} active tasks, got {active}.")
         generator = torch.Generator().manual_seed(seed)
         solution, direction = torch.randn(2, dimension, generator=generator, dtype=torch.float64)
         super().__init__(solution + distance * direction / torch.linalg.vector_norm(direction), solution)

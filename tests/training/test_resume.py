@@ -80,7 +80,7 @@ def test_run_killed_again_and_again_goes_on_bit_by_bit(toy: Toy, tmp_path: Path)
 def test_settings_that_may_change_do_not_change_what_is_computed(toy: Toy, tmp_path: Path) -> None:
     run_to_the_end(toy, tmp_path / "reference", dropout=0.3)
     changed = {"dropout": 0.3, "log_every": 4}
-    settings = {"dropout": 0.3, "log_every": 20, "eval_every": 7, "workers": 1}
+    settings = {"dropout": 0.3, "log_every": 20, "workers": 1}
     assert toy(tmp_path / "killed", signal="SIGKILL:13", **settings).codes == [-9]
     outcome = toy(tmp_path / "killed", **changed)
     assert outcome.codes == [0], outcome.output

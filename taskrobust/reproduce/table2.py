@@ -37,8 +37,8 @@ _RECIPES: dict[Scale, _Recipe] = {
         pretrain=Step("vision/demo", 1.3),
         tasks={
             "classification": Step("vision/finetune/rooms-classification", 1.3),
-            "semseg": Step("vision/finetune/rooms-semseg", 1.2),
-            "depth": Step("vision/finetune/rooms-depth", 1.0),
+            "semseg": Step("vision/finetune/rooms-semseg", 1.8),
+            "depth": Step("vision/finetune/rooms-depth", 0.6),
         },
         images=("--test", "Scenes", "--test.folder", "runs/demo-vision/rooms/test"),
         cost=("--batch_size", "48"),

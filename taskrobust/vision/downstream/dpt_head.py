@@ -57,6 +57,8 @@ class DptHead(Head):
             nn.ReLU(),
             nn.Conv2d(32, 1, kernel_size=1),
         )
+        # Convolutions in bfloat16 are up to three times as fast this way, on a CPU.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has no type for it
 
     def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Metres [B, H, W], float32; the arguments are those of ``Head``."""

@@ -34,11 +34,11 @@ class _Recipe:
 _NYU_TEST = ("--test", "ImageFolders", "--test.root", "$TASKROBUST_DATA/nyuv2", "--test.split", "val")
 _RECIPES: dict[Scale, _Recipe] = {
     "demo": _Recipe(
-        pretrain=Step("vision/demo", 1.3),
+        pretrain=Step("vision/demo", 1.5),
         tasks={
-            "classification": Step("vision/finetune/rooms-classification", 1.3),
-            "semseg": Step("vision/finetune/rooms-semseg", 1.8),
-            "depth": Step("vision/finetune/rooms-depth", 0.6),
+            "classification": Step("vision/finetune/rooms-classification", 1.5),
+            "semseg": Step("vision/finetune/rooms-semseg", 1.2),
+            "depth": Step("vision/finetune/rooms-depth", 0.7),
         },
         images=("--test", "Scenes", "--test.folder", "runs/demo-vision/rooms/test"),
         cost=("--batch_size", "48"),

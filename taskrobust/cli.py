@@ -68,6 +68,7 @@ def main() -> None:
     name, options = " ".join(arguments[:words]), arguments[words:]
     if name not in COMMANDS:
         sys.exit(f"error: Expected a command among {list(COMMANDS)}, got {name!r}.\n\n{_overview()}")
+    sys.path.append("")  # the current folder: an installed script, too, finds a class of one's own there
     function, parser = _command(name)
     named = _with_first_name([_with_underscores(option) for option in options], function)
     config = parser.parse_args(_with_lists(_with_true(named, function), function))

@@ -87,6 +87,18 @@ def test_unknown_command_is_named() -> None:
     assert "got 'pretrain-bart'" in result.stderr
 
 
+def test_installed_script_finds_a_strategy_in_the_current_folder(config: Path, tmp_path: Path) -> None:
+    example = (ROOT / "examples/own_strategy.py").read_text()
+    (tmp_path / "my_module.py").write_text(example.split('if __name__ == "__main__"')[0])
+    script = Path(sys.executable).with_name("taskrobust")
+    options = ["pretrain-bert", "--config", config, "--weighting", "my_module.WorstK", "--weighting.k", "3"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run([script, *options], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    weights = [line["weights"] for line in metrics(tmp_path / "run") if "weights" in line]
+    assert weights and all(min(step.values()) == 0 for step in weights)
+
+
 def test_unknown_config_key_is_named(config: Path) -> None:
     config.write_text(config.read_text() + "leraning_rate: 3\n")
     result = call("pretrain-bert", "--config", config)

@@ -13,9 +13,12 @@ def headline(compared: Compared) -> str:
     if len(comparison.standings) < 2:
         return ""
     quantity = comparison.quantity
-    best = best_in_the_worst_case(comparison)
+    alike = _best(comparison, {label: standing.worst for label, standing in comparison.standings.items()})
+    best = alike[0]
     standing = comparison.standings[best]
     worst = f"{quantity.extreme} {quantity.noun} {_text(comparison, standing.worst)}"
+    if len(alike) > 1:
+        return f"Alike in the worst case: {', '.join(alike)} ({worst})."
     sentence = f"Best in the worst case: {best} ({worst}, {compared.names[standing.worst_task]})"
     if best == comparison.baseline:
         return f"{sentence}, the baseline."
@@ -30,14 +33,15 @@ def details(compared: Compared) -> list[str]:
         return []
     best = best_in_the_worst_case(comparison)
     rivals = _within_the_spread(best, {label: standing.worst for label, standing in standings.items()})
-    best_mean = _best_in_the_mean(comparison)
-    mean_rivals = _within_the_spread(best_mean, {label: standing.mean for label, standing in standings.items()})
+    means = {label: standing.mean for label, standing in standings.items()}
+    best_means = _best(comparison, means)
+    mean_rivals = _within_the_spread(best_means[0], {k: v for k, v in means.items() if k not in best_means[1:]})
     single = all(standing.worst.runs == 1 for standing in standings.values())
     return [
         *(["One run each: nothing is known of the spread."] if single else []),
         *([f"Within the spread of the best in the worst case: {rivals}."] if rivals else []),
         _smallest_gain(compared),
-        f"Best in the mean: {best_mean} ({_text(comparison, standings[best_mean].mean)})"
+        f"Best in the mean: {', '.join(best_means)} ({_text(comparison, means[best_means[0]])})"
         + (f"; within its spread: {mean_rivals}." if mean_rivals else "."),
     ]
 
@@ -61,13 +65,14 @@ def _smallest_gain(compared: Compared) -> str:
 
 def best_in_the_worst_case(comparison: Comparison) -> str:
     """The label whose worst value is the best one; the first of several."""
-    sign = 1 if comparison.quantity.larger_is_better else -1
-    return max(comparison.standings, key=lambda label: sign * comparison.standings[label].worst.value)
+    return _best(comparison, {label: standing.worst for label, standing in comparison.standings.items()})[0]
 
 
-def _best_in_the_mean(comparison: Comparison) -> str:
-    sign = 1 if comparison.quantity.larger_is_better else -1
-    return max(comparison.standings, key=lambda label: sign * comparison.standings[label].mean.value)
+def _best(comparison: Comparison, estimates: Mapping[str, Estimate]) -> list[str]:
+    """The labels of the best value, most often one."""
+    values = {label: estimate.value for label, estimate in estimates.items()}
+    best = max(values.values()) if comparison.quantity.larger_is_better else min(values.values())
+    return [label for label, value in values.items() if value == best]
 
 
 def _gain(comparison: Comparison, standing: Standing) -> str:

@@ -69,6 +69,14 @@ def test_verdict_names_the_best_in_the_worst_case_and_its_cost(glue: list[Source
     ]
 
 
+def test_equal_scores_have_no_winner(write_scores: Write, tmp_path: Path) -> None:
+    write_scores("a", {"cola": 0.0, "rte": 0.5})
+    write_scores("b", {"cola": 0.5, "rte": 0.0})
+    compared = scores_of([find_source(label, [tmp_path / label]) for label in "ab"])
+    assert headline(compared) == "Alike in the worst case: a, b (lowest score 0.0)."
+    assert "Best in the mean: a, b (25.0)." in details(compared)
+
+
 def test_differences_within_the_spread_are_said_to_be(write_scores: Write, tmp_path: Path) -> None:
     for seed, noise in enumerate((-0.02, 0.0, 0.02)):
         write_scores(f"a/{seed}", {"semseg": 0.50 + noise, "depth": 0.7}, seed)

@@ -9,8 +9,12 @@ def filled_in(path: str | Path) -> str:
     Raises:
         ValueError: If one is not set.
     """
-    filled = os.path.expandvars(path)
-    missing = re.findall(r"\$\{?(\w+)", filled)
+    missing = unset_variables(str(path))
     if missing:
         raise ValueError(f"Expected the environment variable {missing[0]} to be set, as {path} names it.")
-    return filled
+    return os.path.expandvars(path)
+
+
+def unset_variables(text: str) -> list[str]:
+    """Names of the environment variables in a text that are not set."""
+    return re.findall(r"\$\{?(\w+)", os.path.expandvars(text))

@@ -10,6 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
+from taskrobust.paths import unset_variables
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -97,15 +99,20 @@ class Plan:
         """Where what the part prints is kept."""
         return self.folder / "logs" / f"{part.name.replace('/', '-')}.log"
 
+    def unset_variables(self) -> dict[str, str]:
+        """Environment variables that are not set, each with what names it: a configuration or an option."""
+        words = [word for part in self.parts if not part.is_finished for word in part.command]
+        texts = {word: Path(word).read_text() if word.endswith(".yaml") else word for word in words}
+        return {name: word for word, text in texts.items() for name in unset_variables(text)}
+
     def table(self, jobs: int) -> Table:
         """The parts with their state and their time, for a terminal."""
         table = Table(title=f"Plan of {self.folder}", caption=self._total(jobs), caption_justify="left")
-        for column in ("part", "state", "command"):
+        for column in ("part", "state"):
             table.add_column(column, overflow="fold")
         table.add_column("minutes", justify="right")
         for part in self.parts:
-            state = "finished" if part.is_finished else "to do"
-            table.add_row(part.name, state, part.shell(), self._minutes(part))
+            table.add_row(part.name, "finished" if part.is_finished else "to do", self._minutes(part))
         return table
 
     def _minutes(self, part: Part) -> str:
@@ -115,10 +122,11 @@ class Plan:
 
     def _total(self, jobs: int) -> str:
         left = [part for part in self.parts if not part.is_finished]
-        known = sum(part.minutes for part in left if part.minutes is not None) / jobs
-        unknown = sum(part.minutes is None for part in left)
-        also = f" Of {unknown} more the time was never measured." if unknown else ""
-        return f"{len(left)} of {len(self.parts)} parts to do: about {known:.0f} minutes with {jobs} at a time.{also}"
+        known = [part.minutes for part in left if part.minutes is not None]
+        unknown = len(left) - len(known)
+        times = [f"about {sum(known) / jobs:.0f} minutes with {jobs} at a time"] if known or not left else []
+        times += [f"how long {unknown} of them take was never measured"] if unknown else []
+        return f"{len(left)} of {len(self.parts)} parts to do: {', and '.join(times)}."
 
 
 def _content(config: str) -> str:

@@ -133,12 +133,21 @@ def last_lines(log: Path) -> str:
 
 
 def carry_out(plan: Plan, jobs: int, dry_run: bool) -> None:
-    """Run a plan, or print it and how long it takes.
+    """Run a plan, or print it, its commands and how long it takes.
 
     Raises:
+        ValueError: If it needs an environment variable that is not set.
         RuntimeError: If a part failed.
     """
+    unset = plan.unset_variables()
     if dry_run:
-        Console().print(plan.table(jobs))
-    else:
-        Run(plan, jobs).to_the_end()
+        console = Console()
+        console.print(plan.table(jobs))
+        for line in [part.shell() for part in plan.parts] + [
+            f"Set {name} first: {by} names it." for name, by in unset.items()
+        ]:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    for name, by in unset.items():
+        raise ValueError(f"Expected the environment variable {name} to be set, as {by} names it.")
+    Run(plan, jobs).to_the_end()

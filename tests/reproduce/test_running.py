@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskrobust.reproduce.plan import Part, Plan
-from taskrobust.reproduce.running import Run
+from taskrobust.reproduce.running import Run, carry_out
 
 # Parts run ``python -m taskrobust WORDS``; here a package of that name stands in, which does what the words say.
 STAND_IN = """
@@ -119,7 +119,27 @@ def test_table_of_the_plan_says_what_is_left_and_how_long(stand_in: Path) -> Non
     plan = Plan(stand_in, [part(stand_in, "a"), part(stand_in, "b"), part(stand_in, "d"), unknown])
     Run(Plan(stand_in, plan.parts[:1]), jobs=1).to_the_end()
     caption = Plan(stand_in, plan.parts).table(jobs=2).caption
-    assert caption == ("3 of 4 parts to do: about 2 minutes with 2 at a time. Of 1 more the time was never measured.")
+    assert caption == (
+        "3 of 4 parts to do: about 2 minutes with 2 at a time, and how long 1 of them take was never measured."
+    )
+    caption = Plan(stand_in, [unknown]).table(jobs=2).caption
+    assert caption == "1 of 1 parts to do: how long 1 of them take was never measured."
+
+
+def test_nothing_starts_without_the_environment_variables_that_a_part_names(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TASKROBUST_DATA", raising=False)
+    config = tmp_path / "small.yaml"
+    config.write_text("glue: $TASKROBUST_DATA/glue")
+    parts = [part(stand_in, "a"), Part(name="b", command=("do", "--config", str(config)), finished=(stand_in / "b",))]
+    with pytest.raises(ValueError, match=f"^Expected the environment variable TASKROBUST_DATA to be set, as {config}"):
+        carry_out(Plan(stand_in, parts), jobs=1, dry_run=False)
+    assert not stand_in.exists()
+    carry_out(Plan(stand_in, parts), jobs=1, dry_run=True)
+    assert f"Set TASKROBUST_DATA first: {config} names it." in capsys.readouterr().out
+    (stand_in / "b").mkdir(parents=True)  # what is finished needs nothing
+    carry_out(Plan(stand_in, parts), jobs=1, dry_run=False)
 
 
 def test_several_processes_are_started_by_torchrun() -> None:

@@ -104,9 +104,9 @@ def test_unknown_weighting_is_an_error_that_lists_the_known(tmp_path: Path) -> N
 def test_dry_run_prints_commands_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "plan"
     cli.run("reproduce table1", {"scale": "small", "output": str(output), "dry_run": True})
-    printed = "".join(capsys.readouterr().out.split())
-    assert "pretrain-bert" in printed
-    assert "7of7partstodo" in printed
+    printed = capsys.readouterr().out
+    assert "7 of 7 parts to do" in printed
+    assert sum(line.startswith("taskrobust pretrain-bert --config ") for line in printed.splitlines()) == 3
     assert not output.exists()
 
 

@@ -2,9 +2,13 @@
 
 import torch
 
-from taskrobust.pretext.criteria import conditional_uncorrelatedness, epsilon_ci, information_loss
-from taskrobust.pretext.generators import GaussianData
-from taskrobust.pretext.processor import optimal_linear_processor
+from taskrobust.pretext import (
+    GaussianData,
+    conditional_uncorrelatedness,
+    epsilon_ci,
+    information_loss,
+    optimal_linear_processor,
+)
 
 
 def main() -> None:

@@ -2,10 +2,7 @@
 
 import torch
 
-from taskrobust.pretext.generators import GaussianData
-from taskrobust.pretext.least_squares import fit_linear
-from taskrobust.pretext.networks import linear_network
-from taskrobust.pretext.processor import Processor
+from taskrobust.pretext import GaussianData, Processor, fit_linear, linear_network
 
 
 def main() -> None:

@@ -1,10 +1,16 @@
 """Three pretext tasks on one trunk, weighed by the average and by minimax, then a linear probe on 40 labels."""
 
 from taskrobust import MultiTaskLoss, RiskEstimator, SoftmaxMinimax, Uniform, Weighting
-from taskrobust.pretext.generators import ClassImages
-from taskrobust.pretext.networks import CONVOLUTIONAL_FEATURES, convolutional_network
-from taskrobust.pretext.pipeline import PretextNetwork, PretextPipeline
-from taskrobust.pretext.tasks import Colourisation, Rotation, SplitHalf
+from taskrobust.pretext import (
+    CONVOLUTIONAL_FEATURES,
+    ClassImages,
+    Colourisation,
+    PretextNetwork,
+    PretextPipeline,
+    Rotation,
+    SplitHalf,
+    convolutional_network,
+)
 
 
 def main() -> None:

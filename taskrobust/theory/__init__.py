@@ -22,6 +22,14 @@ from taskrobust.theory.bounds import (
     step_size,
     worst_downstream_risk,
 )
+from taskrobust.theory.sample_complexity import (
+    average_start,
+    downstream_optima,
+    minimax_start,
+    outlier_tasks,
+    samples_needed,
+    simulated_samples_needed,
+)
 from taskrobust.theory.smooth_max import tilted_mean
 from taskrobust.theory.solver import solve_minimax
 
@@ -29,12 +37,18 @@ __all__ = [
     "Iterates",
     "OutlierExample",
     "accelerated_log_sum_exp",
+    "average_start",
     "constant_alpha_bound",
     "convergence_bound",
     "descent_radius",
+    "downstream_optima",
     "exponentiated_gradient",
+    "minimax_start",
     "mirror_prox",
+    "outlier_tasks",
     "sample_complexity_bound",
+    "samples_needed",
+    "simulated_samples_needed",
     "softmax_gap",
     "softmax_weighted_gradient_descent",
     "solve_minimax",

@@ -96,7 +96,8 @@ def test_installed_script_finds_a_strategy_in_the_current_folder(config: Path, t
     result = subprocess.run([script, *options], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     weights = [line["weights"] for line in metrics(tmp_path / "run") if "weights" in line]
-    assert weights and all(min(step.values()) == 0 for step in weights)
+    assert weights
+    assert all(min(step.values()) == 0 for step in weights)
 
 
 def test_unknown_config_key_is_named(config: Path) -> None:

@@ -80,7 +80,7 @@ def generate_scenes(
     """Generate rooms into a folder, unless they are there. Cut off, the same call goes on where it stopped.
 
     A room is a function of seed, domain, split and number alone: no two splits or domains share one, and more images
-    are more of the same.
+    are more of the same. The pictures and maps are in one array, which ``Scenes`` reads; no image files are written.
 
     Args:
         folder: Where they are written.

@@ -13,7 +13,7 @@ def headline(compared: Compared) -> str:
     if len(comparison.standings) < 2:
         return ""
     quantity = comparison.quantity
-    alike = _best(comparison, {label: standing.worst for label, standing in comparison.standings.items()})
+    alike = _best_in_the_worst_case(comparison)
     best = alike[0]
     standing = comparison.standings[best]
     worst = f"{quantity.extreme} {quantity.noun} {_text(comparison, standing.worst)}"
@@ -31,7 +31,7 @@ def details(compared: Compared) -> list[str]:
     standings = comparison.standings
     if len(standings) < 2:
         return []
-    best = best_in_the_worst_case(comparison)
+    best = _best_in_the_worst_case(comparison)[0]
     rivals = _within_the_spread(best, {label: standing.worst for label, standing in standings.items()})
     means = {label: standing.mean for label, standing in standings.items()}
     best_means = _best(comparison, means)
@@ -63,16 +63,15 @@ def _smallest_gain(compared: Compared) -> str:
     return f"Smallest gain of a task over {comparison.baseline}: {', '.join(parts)}."
 
 
-def best_in_the_worst_case(comparison: Comparison) -> str:
-    """The label whose worst value is the best one; the first of several."""
-    return _best(comparison, {label: standing.worst for label, standing in comparison.standings.items()})[0]
+def _best_in_the_worst_case(comparison: Comparison) -> list[str]:
+    return _best(comparison, {label: standing.worst for label, standing in comparison.standings.items()})
 
 
 def _best(comparison: Comparison, estimates: Mapping[str, Estimate]) -> list[str]:
     """The labels of the best value, most often one."""
-    values = {label: estimate.value for label, estimate in estimates.items()}
-    best = max(values.values()) if comparison.quantity.larger_is_better else min(values.values())
-    return [label for label, value in values.items() if value == best]
+    sign = 1 if comparison.quantity.larger_is_better else -1
+    best = max(estimates, key=lambda label: sign * estimates[label].value)
+    return [label for label in estimates if label == best or estimates[label].value == estimates[best].value]
 
 
 def _gain(comparison: Comparison, standing: Standing) -> str:

@@ -143,11 +143,12 @@ def carry_out(plan: Plan, jobs: int, dry_run: bool) -> None:
     if dry_run:
         console = Console()
         console.print(plan.table(jobs))
-        for line in [part.shell() for part in plan.parts] + [
-            f"Set {name} first: {by} names it." for name, by in unset.items()
-        ]:
+        lines = [part.shell() for part in plan.parts]
+        lines += [f"Set {name} first: {by} names it." for name, by in unset.items()]
+        for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return
-    for name, by in unset.items():
+    if unset:
+        name, by = next(iter(unset.items()))
         raise ValueError(f"Expected the environment variable {name} to be set, as {by} names it.")
     Run(plan, jobs).to_the_end()

@@ -63,7 +63,7 @@ def cost_table(sources: Sequence[Source], baseline: str) -> Table | None:
         )
     if costs:
         rows += _measured_rows(labels, [costs.get(label, []) for label in labels], baseline)
-        notes.append("Measured alone: a step that was timed on its own, from cost.json.")
+        notes.append("Step cost: a step without loading data, as `taskrobust step-cost` timed it in cost.json.")
     return Table("cost", "Cost of a step of pre-training", labels, tuple(rows), tuple(notes))
 
 
@@ -150,8 +150,8 @@ def _measured_rows(labels: Sequence[str], costs: Sequence[Sequence[MeasuredCost]
     return [
         Row("GFLOPs per step", _cells(flops), starts_section=True),
         *_ratio_rows("FLOPs over baseline", labels, flops, baseline),
-        Row("ms per step, measured alone", _cells(seconds)),
-        *_ratio_rows("time over baseline, alone", labels, seconds, baseline),
+        Row("ms per step, by step-cost", _cells(seconds)),
+        *_ratio_rows("time over baseline, by step-cost", labels, seconds, baseline),
         Row("samples in that step", tuple(Cell(size) for size in sizes)),
         Row("device", tuple(Cell(device) for device in devices)),
     ]

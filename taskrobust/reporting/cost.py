@@ -13,7 +13,7 @@ COST: Final = "cost.json"
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """A step measured on its own, as cost.json has it.
+    """A step as ``taskrobust step-cost`` measured it, without loading data.
 
     Args:
         flops_per_step: Floating point operations.

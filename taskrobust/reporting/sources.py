@@ -24,7 +24,7 @@ class Source:
         label: The label.
         pretraining: The pre-training runs, by folder.
         results: The results of fine-tuning, with the folder of each.
-        costs: Steps that were measured on their own.
+        costs: Steps that ``taskrobust step-cost`` measured.
         left_out: Sentences on what was found and not taken.
     """
 

@@ -1,8 +1,9 @@
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from taskrobust.files import write_whole
 
 
 class Cells:
@@ -44,7 +45,4 @@ class Cells:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")

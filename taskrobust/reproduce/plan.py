@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from taskrobust.files import write_whole
 from taskrobust.paths import unset_variables
 
 
@@ -86,9 +87,7 @@ class Plan:
         for part in self.parts:
             note = {"command": part.shell(), "identity": part.identity()}
             self._before.setdefault(part.name, {}).update(note)
-        unfinished = self._file.with_name(".plan.json")
-        unfinished.write_text(json.dumps(self._before, indent=2) + "\n")
-        unfinished.replace(self._file)
+        write_whole(self._file, json.dumps(self._before, indent=2) + "\n")
 
     def took(self, part: Part, seconds: float) -> None:
         """Note how long a part took, in this run of it."""

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from taskrobust.files import write_whole
+
 RESULTS = "results.json"
 
 
@@ -40,9 +42,7 @@ class Result:
 
 def write_results(folder: Path, results: Sequence[Result]) -> None:
     """Write results.json, whole or not at all: its presence says that the run is finished."""
-    unfinished = folder / f".{RESULTS}"
-    unfinished.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
-    unfinished.replace(folder / RESULTS)
+    write_whole(folder / RESULTS, json.dumps([asdict(result) for result in results], indent=2) + "\n")
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from taskrobust.files import write_whole
 from taskrobust.locking import taking_turns
 from taskrobust.paths import filled_in
 from taskrobust.vision.scenes.labels import LABELS, OBJECTS, ROOMS
@@ -192,9 +193,7 @@ def _reserve(path: Path, size: int, images: int) -> None:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    unfinished = folder / f".{MANIFEST}"
-    unfinished.write_text(json.dumps(manifest, indent=1))
-    unfinished.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def _finished(folder: Path) -> set[int]:

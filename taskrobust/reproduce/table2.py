@@ -45,11 +45,11 @@ _RECIPES: dict[Scale, _Recipe] = {
         jobs=2,
     ),
     "small": _Recipe(
-        pretrain=Step("vision/nyu-small", 15.0),
+        pretrain=Step("vision/nyu-small", 13.0),
         tasks={
-            "classification": Step("vision/finetune/imagenette", 8.0),
-            "semseg": Step("vision/finetune/nyu-semseg", 15.0),
-            "depth": Step("vision/finetune/nyu-depth", 15.0),
+            "classification": Step("vision/finetune/imagenette", 10.5),
+            "semseg": Step("vision/finetune/nyu-semseg", 18.5),
+            "depth": Step("vision/finetune/nyu-depth", 11.5),
         },
         images=_NYU_TEST,
         cost=("--batch_size", "16"),

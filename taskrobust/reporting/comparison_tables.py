@@ -63,7 +63,7 @@ def cost_table(sources: Sequence[Source], baseline: str) -> Table | None:
         )
     if costs:
         rows += _measured_rows(labels, [costs.get(label, []) for label in labels], baseline)
-        notes.append("Step cost: a step without loading data, as `taskrobust step-cost` timed it in cost.json.")
+        notes.append("Step cost: a step without loading data, as taskrobust step-cost timed it in cost.json.")
     return Table("cost", "Cost of a step of pre-training", labels, tuple(rows), tuple(notes))
 
 

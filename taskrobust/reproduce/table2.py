@@ -45,7 +45,7 @@ _RECIPES: dict[Scale, _Recipe] = {
         jobs=2,
     ),
     "small": _Recipe(
-        pretrain=Step("vision/nyu-small", 13.0),
+        pretrain=Step("vision/nyu-small", 14.0),
         tasks={
             "classification": Step("vision/finetune/imagenette", 10.5),
             "semseg": Step("vision/finetune/nyu-semseg", 18.5),

@@ -66,12 +66,12 @@ def make_step(row: str, width: int, device: str) -> Step:
     model = make_model(row, width).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-    criterion = MultiTaskLoss([model.task.name], Uniform(1)).to(device)
+    criterion = MultiTaskLoss([model.task.name], Uniform()).to(device)
 
     def step(batch: Batch, bf16: bool) -> None:
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            losses = model(**batch)
-        criterion(losses).backward()
+            outputs = model(**batch)
+        criterion(outputs).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -81,13 +81,13 @@ def straightforward_model(tasks: tuple[str, ...], width: int, device: str) -> St
 
 def our_step(model: MultiModalMae) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    criterion = MultiTaskLoss(model.tasks, SoftmaxMinimax(len(model.tasks)))
+    criterion = MultiTaskLoss(model.tasks, SoftmaxMinimax(alpha=1.0, relative=False))
     criterion.to(next(model.parameters()).device)
 
     def step(batch: Batch, bf16: bool) -> None:
         with torch.autocast(batch["rgb"].device.type, torch.bfloat16, enabled=bf16):
-            losses = model(**batch)
-        criterion(losses).backward()
+            outputs = model(**batch)
+        criterion(outputs).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -120,9 +120,9 @@ def check_same(width: int, device: str) -> None:
     batch = make_batch(2, device)
     maps, mask = prepared_maps(batch), ours.budget(batch["mask_keys"], batch["present"], ours.patches).masked.flatten(1)
 
-    losses, expected = ours(**batch), task_losses(other(maps, mask), maps, mask)
+    losses, expected = ours(**batch).losses, task_losses(other(maps, mask), maps, mask)
     torch.testing.assert_close(losses.sums / losses.counts, expected, rtol=1e-5, atol=0)
-    MultiTaskLoss(FOUR, SoftmaxMinimax(len(FOUR))).to(device)(losses).backward()
+    MultiTaskLoss(FOUR, SoftmaxMinimax(alpha=1.0, relative=False)).to(device)(losses).backward()
     minimax_total(expected).backward()
     gradients = dict(other.named_parameters())
     from_ours = StraightforwardMae(FOUR, **SIZES[width]).to(device)

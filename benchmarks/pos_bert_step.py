@@ -75,15 +75,15 @@ def pos_bert_step(
     """Ours: logits at the masked positions, nine risks, minimax weights."""
     model = PosBertForPreTraining(config).to(device).train()
     model.set_attn_implementation(attention)
-    criterion = MultiTaskLoss(CLASSES, SoftmaxMinimax(len(CLASSES)), auxiliary={"nsp": 1.0}).to(device)
+    criterion = MultiTaskLoss(CLASSES, SoftmaxMinimax(), auxiliary={"nsp": 1.0}).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if compiled:
         model.bert.compile()
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            losses = model(**batch)
-        criterion(losses).backward()
+            outputs = model(**batch)
+        criterion(outputs).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -60,13 +60,13 @@ class Bench:
         self.steps: dict[str, Step] = {PLAIN: self.plain}
         self.after: dict[str, Step] = {}
         for name, strategy in strategies().items():
-            weighting = Fixed(len(TASKS), [0.5, 0.3, 0.2]) if strategy is Fixed else strategy(len(TASKS))
+            weighting = Fixed([0.5, 0.3, 0.2]) if strategy is Fixed else strategy()
             if not weighting.needs_gramian:
                 self.add(f"taskrobust {name}", MultiTaskLoss(TASKS, weighting), lambda hidden: None)
         last_layer = self.model.trunk[-1].weight
         gradnorm = "taskrobust GradNorm"
-        self.add(f"{gradnorm}, last layer", MultiTaskLoss(TASKS, GradNorm(len(TASKS))), lambda hidden: [last_layer])
-        self.add(f"{gradnorm}, activation", MultiTaskLoss(TASKS, GradNorm(len(TASKS))), lambda hidden: hidden)
+        self.add(f"{gradnorm}, last layer", MultiTaskLoss(TASKS, GradNorm()), lambda hidden: [last_layer])
+        self.add(f"{gradnorm}, activation", MultiTaskLoss(TASKS, GradNorm()), lambda hidden: hidden)
         self.add_torchjd()
         self.optimizer = torch.optim.AdamW([*self.model.parameters(), *self.own_parameters], lr=1e-5, fused=True)
 

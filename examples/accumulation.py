@@ -27,11 +27,11 @@ def main() -> None:
     criterion = MultiTaskLoss(["common", "rare"])
     with torch.no_grad():
         window = pool_batches(losses_of(model, *micro_batch) for micro_batch in micro_batches)
-    with criterion.accumulate(window):
+    with criterion.accumulate(losses=window):
         for micro_batch in micro_batches:
             criterion(losses_of(model, *micro_batch)).backward()
     difference = (model.weight.grad - union).abs().max().item()
-    print(f"weights {criterion.weight_vector.tolist()}, largest difference to the union batch {difference:.1e}")
+    print(f"weights {criterion.last.weight_vector.tolist()}, largest difference to the union batch {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Minimax weights in a training loop of one's own: three tasks that compete for a trunk with room for two."""
+"""Minimax weights in your own training loop: three tasks that compete for a trunk with room for two."""
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ def train(weighting: Weighting) -> dict[str, float]:
 
 
 def main() -> None:
-    for weighting in (Uniform(len(SCALES)), SoftmaxMinimax(len(SCALES), alpha=10.0)):
+    for weighting in (Uniform(), SoftmaxMinimax()):
         risks = train(weighting)
         values = ", ".join(f"{task} {risk:.2f}" for task, risk in risks.items())
         mean = sum(risks.values()) / len(risks)

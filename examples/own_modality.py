@@ -50,7 +50,7 @@ modalities = {
 model = MultiModalMae(
     modalities, image_size=32, patch_size=8, width=64, depth=2, heads=4, decoder_width=32, decoder_depth=1, visible=8
 )
-criterion = MultiTaskLoss(model.tasks, SoftmaxMinimax(len(model.tasks)))
+criterion = MultiTaskLoss(model.tasks, SoftmaxMinimax())
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 with tempfile.TemporaryDirectory() as folder:
     generate_scenes(Path(folder), "train", 256, size=36)
@@ -64,4 +64,4 @@ with tempfile.TemporaryDirectory() as folder:
         optimizer.zero_grad()
         if step % 13 == 0:
             risks = ", ".join(f"{task} {risk:.2f}" for task, risk in criterion.risks.items())
-            print(f"step {step}: {risks}; worst {criterion.worst_task}")
+            print(f"step {step}: {risks}; worst {criterion.last.worst_task}")

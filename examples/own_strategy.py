@@ -1,4 +1,4 @@
-"""A weighting of one's own in ten lines: the k worst tasks share the weight."""
+"""Your own weighting in ten lines: the k worst tasks share the weight."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from taskrobust import MultiTaskLoss, Weighting
 
 
 class WorstK(Weighting):
-    def __init__(self, num_tasks: int, k: int = 2) -> None:
-        super().__init__(num_tasks)
+    def __init__(self, k: int = 2) -> None:
+        super().__init__()
         self.k = k
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
@@ -17,12 +17,12 @@ class WorstK(Weighting):
 
 
 def main() -> None:
-    criterion = MultiTaskLoss(["noun", "verb", "adverb"], WorstK(3))
+    criterion = MultiTaskLoss(["noun", "verb", "adverb"], WorstK(k=2))
     losses = {"noun": torch.tensor(3.0, requires_grad=True), "verb": torch.tensor(1.0), "adverb": torch.tensor(2.0)}
     total = criterion(losses)
     total.backward()
     weights = {task: weight.item() for task, weight in criterion.weights.items()}
-    print(f"total {total.item():.2f}, weights {weights}, worst task {criterion.worst_task}")
+    print(f"total {total.item():.2f}, weights {weights}, worst task {criterion.last.worst_task}")
 
 
 if __name__ == "__main__":

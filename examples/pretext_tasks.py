@@ -18,15 +18,15 @@ def main() -> None:
     unlabelled, labelled, test = (data.sample(number, seed) for seed, number in enumerate((1000, 40, 1000)))
     tasks = [Rotation(), Colourisation(), SplitHalf()]
     names = [task.name for task in tasks]
-    weightings: list[Weighting] = [Uniform(3), SoftmaxMinimax(3, alpha=5.0)]
+    weightings: list[Weighting] = [Uniform(), SoftmaxMinimax()]
     for weighting in weightings:
         # One loss is a cross-entropy, two are squared errors: each is compared with its own start.
-        criterion = MultiTaskLoss(names, weighting, risk=RiskEstimator(3, normalization="initial"))
+        criterion = MultiTaskLoss(names, weighting, risk=RiskEstimator(normalization="initial"))
         network = PretextNetwork(convolutional_network(), CONVOLUTIONAL_FEATURES, tasks, criterion, epochs=4)
         pipeline = PretextPipeline(network).fit(unlabelled[0], labelled)
         weights = ", ".join(f"{task} {weight.item():.2f}" for task, weight in criterion.weights.items())
         print(
-            f"{type(weighting).__name__}: weights {weights}; worst {criterion.worst_task}; "
+            f"{type(weighting).__name__}: weights {weights}; worst {criterion.last.worst_task}; "
             f"accuracy of the probe {pipeline.score(*test):.2f}"
         )
 

@@ -1,81 +1,71 @@
+import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
-from taskrobust.compiling import kept_for_backward
-from taskrobust.risk import RiskEstimator, TaskLosses, global_mean, pool_ranks, world_size
-from taskrobust.rollback import changing_buffers, undone_unless
+from taskrobust._guard import guard
+from taskrobust._state import FixedTensor, StatefulModule
+from taskrobust.outputs import Outputs, Shared, TaskLosses
+from taskrobust.ranks import Ranks
+from taskrobust.risk import RiskEstimator
+from taskrobust.step import Step, StepReport
 from taskrobust.weighting import Weighting, make_weighting
-from taskrobust.weighting.gramian import GramianEstimator, Shared
 
-Reduction = Literal["mean", "sum", "paper"]
 OnNonfinite = Literal["raise", "skip"]
+MeanLoss = Tensor | tuple[Tensor, Tensor | int] | None
 
 
 class NonFiniteLossError(FloatingPointError):
     """The loss of a task is NaN or infinite."""
 
 
-@dataclass
-class _Step:
-    """One step of the optimiser: the batch of one call, or the batches of an accumulation window."""
-
-    counts: Tensor  # of the whole step over all ranks, for each task
-    denominators: Tensor
-    unit: Tensor
-    running: Tensor  # the weighted tasks' risks that the weights come from
-    learnt: bool  # whether ``running`` holds this step's losses already
-    gramian: GramianEstimator
-    sums: Tensor  # what has come so far
-    seen_counts: Tensor
-    finite: Tensor
-    weights: Tensor = field(init=False)
-
-
-class MultiTaskLoss(nn.Module):
+class MultiTaskLoss(StatefulModule):
     r"""Turns the losses of several tasks into the one total to call ``backward`` on.
 
     .. math:: L = \sum_t w_t r_t
 
-    with risks :math:`r_t` over the batches of all ranks and weights :math:`w_t` of a strategy. In evaluation mode the
-    total is computed in the same way and nothing is learnt. All state stays in float32, whatever ``.to`` asks for.
+    with risks :math:`r_t`, the mean losses over the batches of all ranks, and weights :math:`w_t` of a strategy. Each
+    call in training mode with gradients enabled is a step, which the strategy learns from. Any other call returns the
+    total of this rank's batch, changes nothing and communicates nothing. All state stays in float32, whatever ``.to``
+    asks for.
+
+    Call it on the model's outputs, outside of ``torch.utils.checkpoint``, ``torch.func.grad`` and ``vmap``: these call
+    their function again, or with tensors that must not be kept.
 
     Example:
         >>> criterion = MultiTaskLoss(["noun", "verb"], weighting="softmax_minimax")
         >>> total = criterion({"noun": torch.tensor(2.0, requires_grad=True), "verb": torch.tensor(1.0)})
         >>> total.backward()
         >>> {task: round(weight.item(), 2) for task, weight in criterion.weights.items()}
-        {'noun': 0.73, 'verb': 0.27}
+        {'noun': 0.88, 'verb': 0.12}
 
     Args:
         tasks: Names of the tasks, in the order of the model's ``TaskLosses``.
         weighting: The strategy, or its name for one with its defaults.
-        risk: How risks are smoothed and normalised. None takes the risks of each batch in their own units.
+        risk: How risks are smoothed and normalized. None uses the risks of each batch in their own units.
         auxiliary: Tasks outside of the weighting with their fixed weights. In ``TaskLosses`` they follow the others.
-        reduction: Sum of the weights of the present tasks. ``mean``: 1. ``sum``: their number. ``paper``: what the
-            strategy's paper has, so that strategies differ in the size of their steps.
+        weight_sum: Sum of the weights of the present tasks: a number, or ``"tasks"`` for their number. ``"paper"``
+            keeps the scale of the strategy's paper, so that strategies differ in the size of their steps.
         min_weight: Smallest share of any present task in that sum.
-        on_nonfinite: What to do about a loss that is NaN or infinite. ``raise``: a ``NonFiniteLossError`` that names
-            the task, on the CPU at once, on other devices when :meth:`check_finite` is called. ``skip``: the total is
-            0, no state changes, ``finite`` is False and the step is counted in ``skipped``; leave the optimiser's step
-            out.
-        process_group: The ranks that share a batch. None takes all.
+        on_nonfinite: What a loss that is NaN or infinite does. ``raise``: a ``NonFiniteLossError`` that names the task,
+            on the CPU at once, on other devices when :meth:`check_finite` is called. ``skip``: the total is 0, no state
+            changes, ``last.finite`` is False and the step is counted in ``skipped``. Its gradients may be NaN: call
+            :meth:`guard` once, so that the optimizer skips the step, too.
+        process_group: The ranks that share a batch. None is all of them. Copies share it, pickles do not hold it.
 
     Raises:
         ValueError: If tasks, weighting and risk do not fit each other.
     """
 
-    weight_vector: Tensor
-    risk_vector: Tensor
-    finite: Tensor
     skipped: Tensor
-    nonfinite_counts: Tensor
-    auxiliary_weights: Tensor
+    faults: Tensor
 
     def __init__(
         self,
@@ -84,123 +74,147 @@ class MultiTaskLoss(nn.Module):
         *,
         risk: RiskEstimator | None = None,
         auxiliary: Mapping[str, float] | None = None,
-        reduction: Reduction = "mean",
+        weight_sum: float | Literal["tasks", "paper"] = 1.0,
         min_weight: float = 0.0,
         on_nonfinite: OnNonfinite = "raise",
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
-        self.weighted_tasks = tuple(tasks)
-        self.tasks = (*tasks, *(auxiliary or {}))
-        if isinstance(tasks, str) or not tasks or len(set(self.tasks)) < len(self.tasks):
-            got = tasks if isinstance(tasks, str) or not tasks else self.tasks
-            raise ValueError(f"Expected a list of one or more tasks with different names, got {got!r}.")
+        auxiliary = dict(auxiliary or {})
+        _check_names(tasks, auxiliary)
         number = len(tasks)
-        self.weighting = make_weighting(weighting, number) if isinstance(weighting, str) else weighting
-        if not isinstance(self.weighting, Weighting):
-            raise ValueError(f"Expected a weighting, such as SoftmaxMinimax({number}), or its name, got {weighting!r}.")
-        self.risk = risk if risk is not None else RiskEstimator(number)
-        for part in (self.weighting, self.risk):
-            if part.num_tasks != number:
-                raise ValueError(
-                    f"Expected a {type(part).__name__} of {number} tasks for {list(tasks)}, "
-                    f"got one of {part.num_tasks}."
-                )
-        if min_weight > 0 and reduction == "paper":
-            raise ValueError(f"Expected min_weight=0 with reduction='paper', where sums differ, got {min_weight}.")
+        if isinstance(weighting, str):
+            weighting = make_weighting(weighting)
+        if not isinstance(weighting, Weighting):
+            raise ValueError(f"Expected a weighting, such as SoftmaxMinimax(), or its name, got {weighting!r}.")
+        if not all(0 <= weight < math.inf for weight in auxiliary.values()):
+            raise ValueError(f"Expected finite auxiliary weights of 0 or more, got {auxiliary}.")
+        is_sum = weight_sum in ("tasks", "paper") if isinstance(weight_sum, str) else 0 < weight_sum < math.inf
+        if not is_sum:
+            raise ValueError(f"Expected a positive number, 'tasks' or 'paper' as weight_sum, got {weight_sum!r}.")
+        if min_weight > 0 and weight_sum == "paper":
+            raise ValueError(f"Expected min_weight=0 with weight_sum='paper', where sums differ, got {min_weight}.")
         if not 0 <= min_weight * number <= 1:
             raise ValueError(f"Expected min_weight in [0, 1 / {number}] for {number} tasks, got {min_weight}.")
-        if reduction not in get_args(Reduction):
-            raise ValueError(f"Expected a reduction among {list(get_args(Reduction))}, got {reduction!r}.")
         if on_nonfinite not in get_args(OnNonfinite):
             raise ValueError(f"Expected on_nonfinite among {list(get_args(OnNonfinite))}, got {on_nonfinite!r}.")
-        self.reduction = reduction
+        self.weighted_tasks = tuple(tasks)
+        self.tasks = (*tasks, *auxiliary)
+        self.weighting = weighting
+        self.risk = risk if risk is not None else RiskEstimator()
+        self.weight_sum = weight_sum
         self.min_weight = min_weight
         self.on_nonfinite = on_nonfinite
-        self.process_group = process_group
-        self._window: _Step | None = None
-        self.register_buffer("auxiliary_weights", torch.tensor([*(auxiliary or {}).values()]), persistent=False)
-        for name in ("weight_vector", "risk_vector"):
-            self.register_buffer(name, torch.full((len(self.tasks),), torch.nan), persistent=False)
-        self.register_buffer("finite", torch.ones((), dtype=torch.bool), persistent=False)
-        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("nonfinite_counts", torch.zeros(len(self.tasks), dtype=torch.int64))
+        self.ranks = Ranks(process_group)
+        self._auxiliary = FixedTensor(list(auxiliary.values()))
+        self._window: Step | None = None
+        self._last: StepReport | None = None
+        self._names_compared = False
+        for part in (self.weighting, self.risk):
+            part.setup(self.weighted_tasks)
+        self._register_state()
+        self._built_on_meta = self.skipped.is_meta
 
-    def forward(self, losses: TaskLosses | Mapping[str, Tensor | None], shared: Shared | None = None) -> Tensor:
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """No steps."""
+        return {
+            "skipped": torch.zeros((), dtype=torch.int64),
+            "faults": torch.zeros(len(_FAULTS), len(self.tasks), dtype=torch.int64),
+        }
+
+    def forward(
+        self, losses: TaskLosses | Outputs | Mapping[str, MeanLoss] | Tensor, shared: Shared | None = None
+    ) -> Tensor:
         """Weighted total of one batch, shape [], differentiable.
 
         Args:
-            losses: ``TaskLosses`` over all tasks, or the mean loss of each task by name, None for an absent task.
+            losses: ``TaskLosses`` over all tasks, ``Outputs`` that hold them, or the mean loss of each task by name:
+                a tensor of shape [], or a pair of it and its number of elements, or None for an absent task; or mean
+                losses in one tensor of shape [T].
             shared: What the tasks share, for strategies that need gradients: parameters of the last shared layer, the
-                activation after it, or ``DisjointRows``.
+                activation after it, or ``DisjointRows``. None uses that of ``Outputs``.
 
         Raises:
             ValueError: If the losses are not those of the tasks, or ``shared`` is missing.
             NonFiniteLossError: See ``on_nonfinite``.
         """
-        losses = self._task_losses(losses)
-        if self.weighting.needs_gramian and shared is None and self.training:
-            raise ValueError(
-                f"{type(self.weighting).__name__} needs what the tasks share: call criterion(losses, shared=...) with "
-                "the parameters of the last shared layer or the activation after it."
-            )
-        pooled = pool_ranks(losses, self.process_group)
-        self._check(pooled.sums)
-        if self._window is not None:
-            return self._add(self._window, self._risks(self._window, losses, pooled, shared), pooled)
-        step = self._open(pooled.counts, pooled.sums)
-        risks = self._risks(step, losses, pooled, shared)
-        self._observe(step)
-        step.weights = self._weights(step)
-        total = self._add(step, risks, pooled)
-        self._close(step)
-        return total
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MultiTaskLoss":
-        def in_float32(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if tensor.is_floating_point() else moved
-
-        super()._apply(in_float32, recurse)  # type: ignore[no-untyped-call]
-        return self
+        if isinstance(losses, Outputs):
+            shared = losses.shared if shared is None else shared
+        own = self.as_task_losses(losses)
+        self._recover_from_meta()
+        with _without_autocast(own.sums.device.type):
+            if not self._learns:
+                local = own.detach()
+                return Step(self, local.counts, local.sums, learns=False).add(own, None)
+            if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+                raise ValueError(
+                    "Expected one call of the criterion per step, got another one during backward, as inside of "
+                    "torch.utils.checkpoint. Call it on the outputs of what is checkpointed."
+                )
+            if self.weighting.needs_gramian and shared is None:
+                raise ValueError(
+                    f"{type(self.weighting).__name__} needs what the tasks share: call criterion(losses, shared=...) "
+                    "with the parameters of the last shared layer or the activation after it."
+                )
+            if self._window is not None:
+                return self._window.add(own, shared)
+            self._compare_names()
+            pooled = self.ranks.pool(own)
+            step = Step(self, pooled.counts, pooled.sums)
+            total = step.add(own, shared)
+            self._last = step.close()
+            return total
 
     @contextmanager
-    def accumulate(self, window: Tensor | TaskLosses) -> Iterator[None]:
-        """Makes the calls inside the context one step: their totals' gradients add up to that of the union batch.
+    def accumulate(
+        self, *, counts: Tensor | None = None, losses: TaskLosses | None = None, divided_by: float = 1.0
+    ) -> Iterator[None]:
+        """Treats all calls inside the context as one step: their gradients sum to that of the combined batch.
 
-        The weights are fixed when the window opens. Given the window's counts they come from the running risk up to the
-        step before, which costs nothing. Given its losses, from a first pass without gradient, they come from the risks
-        of the window itself, exactly as if it were one batch.
+        The weights are fixed when the window opens. Given the window's ``counts`` they follow from the running risks up
+        to the step before, at no extra cost. Given its ``losses``, from a first pass without gradient, they follow from
+        the risks of the window itself, exactly as if it were one batch. Ranks may have windows of different lengths.
 
-            with criterion.accumulate(sum(counts_of(batch) for batch in window)):
-                for batch in window:
-                    criterion(model(batch)).backward()  # not divided by the number of batches
-            optimizer.step()
+        Example:
+            >>> criterion = MultiTaskLoss(["noun", "verb"])
+            >>> window = [TaskLosses(torch.tensor([6.0, 0.0], requires_grad=True), torch.tensor([2, 0])),
+            ...           TaskLosses(torch.tensor([1.0, 4.0], requires_grad=True), torch.tensor([1, 3]))]
+            >>> with criterion.accumulate(counts=sum(batch.counts for batch in window)):
+            ...     for batch in window:
+            ...         criterion(batch).backward()  # not divided by the number of batches
 
         Args:
-            window: This rank's element counts of each task over the window, shape [tasks], or its pooled
-                ``TaskLosses``.
+            counts: This rank's element counts of each task over the window, shape [T].
+            losses: This rank's losses over the window, from ``pool_batches``. One of the two is given.
+            divided_by: Number by which a framework divides each total before it calls ``backward``, such as the number
+                of batches in the window: the totals are multiplied by it.
 
         Raises:
             ValueError: If the losses that came had other counts. Checked on the CPU, where it costs nothing.
         """
-        before = [(buffer, buffer.clone()) for buffer in changing_buffers(self.risk)]
-        if isinstance(window, TaskLosses):
-            pooled = pool_ranks(self._task_losses(window), self.process_group)
-            self._check(pooled.sums)
-            step = self._open(*reversed(pooled))
-        elif isinstance(window, Tensor):
-            counts_alone = self._task_losses(TaskLosses(torch.zeros_like(window), window))
-            step = self._open(pool_ranks(counts_alone, self.process_group).counts)
-        else:
-            raise ValueError(f"Expected the counts or the TaskLosses of the window, got {type(window).__name__}.")
-        step.weights = self._weights(step)
-        self._window = step
-        try:
+        if (counts is None) == (losses is None):
+            raise ValueError("Expected counts or losses of the window, got " + ("none." if counts is None else "both."))
+        if not divided_by > 0:
+            raise ValueError(f"Expected a positive divided_by, got {divided_by}.")
+        if self._window is not None:
+            raise ValueError("Expected one accumulation window at a time, got one inside of another.")
+        if not self._learns:
             yield
-            self._check_counts(step)
-            self._observe(step)
-            self._close(step)
+            return
+        self._recover_from_meta()
+        self._compare_names()
+        before = [(buffer, buffer.clone()) for buffer in self.risk.buffers()]
+        try:
+            if losses is not None:
+                pooled = self.ranks.pool(self.as_task_losses(losses))
+                step = Step(self, pooled.counts, pooled.sums, window=True, multiplier=divided_by)
+            else:
+                assert counts is not None
+                only_counts = self.as_task_losses(TaskLosses(torch.zeros_like(counts), counts))
+                step = Step(self, self.ranks.pool(only_counts).counts, window=True, multiplier=divided_by)
+            self._window = step
+            yield
+            self._last = step.close()
         except BaseException:
             for buffer, old in before:
                 buffer.copy_(old)
@@ -208,132 +222,86 @@ class MultiTaskLoss(nn.Module):
         finally:
             self._window = None
 
-    @torch.no_grad()
-    def _open(self, counts: Tensor, sums: Tensor | None = None) -> _Step:
-        denominators = self._denominators(counts)
-        if sums is not None and self.training:
-            self._learn(TaskLosses(sums, counts), self.finite)
-        unit = kept_for_backward(torch.cat([self.risk.unit(), torch.ones_like(self.auxiliary_weights)]))
-        if sums is not None and not self.training:
-            running = self._weighted(sums / denominators / unit)
-        else:
-            running = self.risk.running()
-        return _Step(
-            counts=counts,
-            denominators=denominators,
-            unit=unit,
-            running=running,
-            learnt=sums is not None,
-            gramian=GramianEstimator(len(running), self.process_group),
-            sums=torch.zeros_like(counts),
-            seen_counts=torch.zeros_like(counts),
-            finite=self.finite.clone() if sums is not None else torch.ones_like(self.finite),
+    def guard(self, optimizer: Optimizer) -> RemovableHandle:
+        """Make an optimizer skip the steps whose losses were not finite, without waiting for the device.
+
+        Call it once. Optimizers that know a gradient scaler (``fused=True``) skip the whole step. With others,
+        gradients become None on a CPU, which skips the step as well, and 0 on other devices, where momentum and weight
+        decay still act.
+
+        Example:
+            >>> weight = torch.ones(1, requires_grad=True)
+            >>> criterion = MultiTaskLoss(["noun"], on_nonfinite="skip")
+            >>> optimizer = torch.optim.AdamW([weight])
+            >>> _ = criterion.guard(optimizer)
+            >>> criterion({"noun": (weight * torch.nan).sum()}).backward()  # a total of 0 with a gradient of NaN
+            >>> optimizer.step()
+            >>> weight
+            tensor([1.], requires_grad=True)
+
+        Args:
+            optimizer: The optimizer.
+
+        Returns:
+            A handle whose ``remove`` undoes it.
+        """
+        return guard(optimizer, lambda: self.last.finite)
+
+    def end_epoch(self) -> None:
+        """Tell the strategy that an epoch is over, for those that count epochs (``DWA(period=None)``)."""
+        self.weighting.end_epoch()
+
+    def check_finite(self) -> None:
+        """Raise if a step since the last call had a loss or weight that cannot be. Waits for the device.
+
+        Raises:
+            NonFiniteLossError: If a loss was not finite, unless such steps are skipped. Names the tasks.
+            ValueError: If a loss was outside of the strategy's domain, or a weight negative or not finite.
+        """
+        nonfinite, outside, weights = (
+            [task for task, count in zip(self.tasks, row, strict=True) if count] for row in self.faults.tolist()
         )
-
-    def _risks(self, step: _Step, losses: TaskLosses, pooled: TaskLosses, shared: Shared | None) -> Tensor:
-        risks = global_mean(losses, pooled, step.denominators, world_size(self.process_group)) / step.unit
-        if self.weighting.needs_gramian and self.training:
-            assert shared is not None
-            step.gramian.add(self._weighted(risks), shared)
-        return risks
-
-    def _add(self, step: _Step, risks: Tensor, pooled: TaskLosses) -> Tensor:
-        step.finite = step.finite & self.finite
-        step.sums = step.sums + pooled.sums
-        step.seen_counts = step.seen_counts + pooled.counts
-        total = (step.weights * risks).sum()
-        share = self._weighted(pooled.counts / torch.where(step.counts > 0, step.counts, 1))
-        own_loss = self.weighting.own_loss(self._weighted(risks).detach(), share)
-        if own_loss is not None:
-            total = total + own_loss - own_loss.detach()
-        return total if self.on_nonfinite == "raise" else torch.where(step.finite, total, 0)
-
-    @torch.no_grad()
-    def _observe(self, step: _Step) -> None:
-        if self.weighting.needs_gramian and self.training:
-            with undone_unless(step.finite, self.weighting, self.on_nonfinite == "skip"):
-                self.weighting.observe(step.gramian.gramian())
-
-    @torch.no_grad()
-    def _close(self, step: _Step) -> None:
-        pooled = TaskLosses(step.sums, step.counts)
-        if self.training:
-            if not step.learnt:
-                self._learn(pooled, step.finite)
-            running = step.running if step.learnt else self.risk.running()
-            with undone_unless(step.finite, self.weighting, self.on_nonfinite == "skip"):
-                self.weighting.update(running, self._weighted(step.counts))
-            self.skipped.add_(~step.finite)
-        self.finite.copy_(step.finite)
-        self.weight_vector.copy_(step.weights)
-        self.risk_vector.copy_(torch.where(step.counts > 0, step.sums / step.counts, torch.nan))
-
-    @torch.no_grad()
-    def _learn(self, pooled: TaskLosses, finite: Tensor) -> None:
-        with undone_unless(finite, self.risk, self.on_nonfinite == "skip"):
-            self.risk.update(TaskLosses(self._weighted(pooled.sums), self._weighted(pooled.counts)))
-
-    @torch.no_grad()
-    def _weights(self, step: _Step) -> Tensor:
-        counts = self._weighted(step.counts)
-        present = (counts > 0).float()
-        weights = self.weighting.weights(step.running, counts)
-        if not isinstance(weights, Tensor) or weights.shape != counts.shape:
-            got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-            name = type(self.weighting).__name__
-            raise ValueError(f"Expected {name}.weights to return a tensor of shape {list(counts.shape)}, got {got}.")
-        weights = weights * present
-        if self.reduction != "paper":
-            share = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
-            share = self.min_weight * present + (1 - self.min_weight * present.sum()) * share
-            weights = share * present.sum() if self.reduction == "sum" else share
-        return kept_for_backward(torch.cat([weights, self.auxiliary_weights]))
-
-    @torch.no_grad()
-    def _check(self, sums: Tensor) -> None:
-        nonfinite = ~sums.isfinite()
-        self.nonfinite_counts.add_(nonfinite)
-        self.finite.copy_(~nonfinite.any())
-        if sums.device.type == "cpu" and not torch.compiler.is_compiling():
-            self.check_finite()
-
-    def _check_counts(self, step: _Step) -> None:
-        if step.counts.device.type == "cpu" and not torch.equal(step.seen_counts, step.counts):
+        self.faults[1:].zero_()
+        name = type(self.weighting).__name__
+        if weights:
             raise ValueError(
-                f"Expected losses with the counts {step.counts.tolist()} of the tasks {list(self.tasks)} in this "
-                f"accumulation window, got {step.seen_counts.tolist()}."
+                f"Expected {name}.weights to return finite numbers of 0 or more, got others for {weights}."
+            )
+        if outside:
+            raise ValueError(
+                f"Expected losses above {self.weighting.risks_above:g}, which {name} needs, got others for {outside}. "
+                "Use another weighting, or add a constant to the losses of these tasks."
+            )
+        if nonfinite and self.on_nonfinite == "raise":
+            self.faults[0].zero_()
+            raise NonFiniteLossError(
+                f"Expected finite losses, got NaN, infinity or a count below 0 for {nonfinite}. Look at the inputs and "
+                "the learning rate of these tasks. A mean over no elements is NaN: give None for an absent task, or "
+                "sums and counts. on_nonfinite='skip' skips such steps."
             )
 
-    def _weighted(self, values: Tensor) -> Tensor:
-        return values[: len(self.weighted_tasks)]
+    @property
+    def last(self) -> StepReport:
+        """The last step of training. NaN before the first."""
+        if self._last is not None:
+            return self._last
+        nothing = torch.full((len(self.tasks),), torch.nan, device=self.skipped.device)
+        finite = torch.ones((), dtype=torch.bool, device=nothing.device)
+        return StepReport(self.tasks, nothing, nothing, nothing[: len(self.weighted_tasks)], nothing[0], finite)
 
-    def _denominators(self, counts: Tensor) -> Tensor:
-        auxiliary = counts[len(self.weighted_tasks) :]
-        return torch.cat([self.risk.denominators(self._weighted(counts)), torch.where(auxiliary > 0, auxiliary, 1)])
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Weights applied in the last step, by task: ``last.weights``."""
+        return self.last.weights
 
-    def _task_losses(self, losses: TaskLosses | Mapping[str, Tensor | None]) -> TaskLosses:
-        if isinstance(losses, Mapping):
-            losses = TaskLosses.from_means(losses, self.tasks, self.weight_vector.device)
-        elif not isinstance(losses, TaskLosses):
-            raise ValueError(
-                f"Expected TaskLosses or a mapping of task name to mean loss, got {type(losses).__name__}."
-            )
-        shape = (len(self.tasks),)
-        if losses.sums.shape != shape or losses.counts.shape != shape:
-            raise ValueError(
-                f"Expected sums and counts of shape {list(shape)} for the tasks {list(self.tasks)}, got "
-                f"{list(losses.sums.shape)} and {list(losses.counts.shape)}."
-            )
-        if losses.sums.device != self.weight_vector.device:
-            raise ValueError(
-                f"Expected losses on {self.weight_vector.device}, where the criterion is, got {losses.sums.device}. "
-                f"Call criterion.to({str(losses.sums.device)!r})."
-            )
-        return losses
+    @property
+    def risks(self) -> dict[str, Tensor]:
+        """Mean losses of the last step over all ranks, in their own units, by task: ``last.risks``."""
+        return self.last.risks
 
     def get_extra_state(self) -> Tensor:
         """The names that the entries of the state belong to, as bytes, since a state holds tensors."""
-        return torch.tensor(list("\n".join(self.tasks).encode()), dtype=torch.uint8)
+        return torch.tensor(list("\n".join(self.tasks).encode()), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Check that a state is of the same tasks.
@@ -344,55 +312,173 @@ class MultiTaskLoss(nn.Module):
         tasks = bytes(state.tolist()).decode().split("\n")
         if tasks != list(self.tasks):
             raise ValueError(f"Expected the state of the tasks {list(self.tasks)}, got that of {tasks}.")
+        self._built_on_meta = False
 
-    def check_finite(self) -> None:
-        """Raise if a loss was not finite since the last call, unless such steps are skipped. Waits for the device.
+    def reset_parameters(self) -> None:
+        """Return to the state before the first step, in place, for instance after ``to_empty``."""
+        super().reset_parameters()
+        self._last = None
+        self._built_on_meta = False
+
+    def extra_repr(self) -> str:
+        """Tasks and settings."""
+        return f"tasks={list(self.tasks)}, weight_sum={self.weight_sum!r}, min_weight={self.min_weight:g}"
+
+    def auxiliary_weights(self, device: torch.device) -> Tensor:
+        """Weights of the auxiliary tasks."""
+        return self._auxiliary.on(device)
+
+    def record_faults(self, counts: Tensor, sums: Tensor | None) -> Tensor:
+        """Count losses that cannot be, raise on the CPU, and return whether all are finite."""
+        nonfinite = ~(counts.isfinite() & (counts >= 0))
+        if sums is not None:
+            nonfinite = nonfinite | ~sums.isfinite()
+            if self.weighting.risks_above > -math.inf:
+                number = len(self.weighted_tasks)
+                outside = (counts > 0) & (sums <= self.weighting.risks_above * counts)
+                self.faults[1, :number].add_(outside[:number])
+        self.faults[0].add_(nonfinite)
+        self._check_at_once(counts)
+        return ~nonfinite.any()
+
+    def record_weights(self, weights: Tensor, finite: Tensor) -> None:
+        """Count weights that cannot be, and raise on the CPU."""
+        self.faults[2, : len(weights)].add_(~(weights.isfinite() & (weights >= 0)) & finite)
+        self._check_at_once(weights)
+
+    def _check_at_once(self, values: Tensor) -> None:
+        if values.device.type == "cpu" and not torch.compiler.is_compiling():
+            self.check_finite()
+
+    @property
+    def _learns(self) -> bool:
+        return self.training and torch.is_grad_enabled()
+
+    def _recover_from_meta(self) -> None:
+        """Fill the memory that ``to_empty`` and transformers' ``from_pretrained`` leave uninitialized."""
+        if self._built_on_meta and not self.skipped.is_meta:
+            self.reset_parameters()
+
+    def _compare_names(self) -> None:
+        """Compare the tasks' names over ranks, at the first step."""
+        if self._names_compared or self.ranks.size == 1 or torch.compiler.is_compiling():
+            return
+        own = float(zlib.crc32("\n".join(self.tasks).encode()))
+        total = self.ranks.sum(torch.full((), own, dtype=torch.float64, device=self.skipped.device))
+        if total.item() != own * self.ranks.size:
+            raise ValueError(
+                f"Expected the same tasks in the same order on all ranks, got {list(self.tasks)} on rank "
+                f"{dist.get_rank()} and others elsewhere. Use a list, whose order does not depend on the process."
+            )
+        self._names_compared = True
+
+    def as_task_losses(self, losses: TaskLosses | Outputs | Mapping[str, MeanLoss] | Tensor) -> TaskLosses:
+        """The losses of a batch, in any form that the criterion accepts, as ``TaskLosses`` of its tasks.
 
         Raises:
-            NonFiniteLossError: Names the tasks.
+            ValueError: If they are not those of the tasks.
         """
-        if self.on_nonfinite == "skip":
-            return
-        counts = self.nonfinite_counts.tolist()
-        if any(counts):
-            self.nonfinite_counts.zero_()
-            tasks = [task for task, count in zip(self.tasks, counts, strict=True) if count]
-            raise NonFiniteLossError(
-                f"Expected finite losses, got NaN or infinity for {tasks}. "
-                "Look at the inputs and the learning rate of these tasks, or leave such steps out with "
-                "on_nonfinite='skip'."
+        if isinstance(losses, Outputs):
+            losses = losses.losses
+        if isinstance(losses, Tensor):
+            if losses.shape != (len(self.tasks),):
+                raise ValueError(
+                    f"Expected mean losses of shape {[len(self.tasks)]} for the tasks {list(self.tasks)}, got "
+                    f"{list(losses.shape)}."
+                )
+            losses = dict(zip(self.tasks, losses.unbind(), strict=True))
+        if isinstance(losses, Mapping):
+            losses = self._from_means(losses)
+        elif not isinstance(losses, TaskLosses):
+            raise ValueError(
+                "Expected TaskLosses, Outputs, a mapping of task name to mean loss, or a tensor of mean losses, got "
+                f"{type(losses).__name__}."
             )
+        shape = (len(self.tasks),)
+        if losses.sums.shape != shape or losses.counts.shape != shape:
+            raise ValueError(
+                f"Expected sums and counts of shape {list(shape)} for the tasks {list(self.tasks)}, got "
+                f"{list(losses.sums.shape)} and {list(losses.counts.shape)}."
+            )
+        if losses.tasks is not None and losses.tasks != self.tasks:
+            raise ValueError(
+                f"Expected losses of the tasks {list(self.tasks)} in this order, got {list(losses.tasks)}."
+            )
+        if losses.counts.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"Expected counts as integers or float32, got {losses.counts.dtype}, which rounds 1001 to 1000. Return "
+                "integer counts: mixed precision does not cast them."
+            )
+        if losses.sums.device != self.skipped.device:
+            raise ValueError(
+                f"Expected losses on {self.skipped.device}, where the criterion is, got {losses.sums.device}. "
+                f"Call criterion.to({str(losses.sums.device)!r})."
+            )
+        return losses
 
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """Weights applied in the last step, by task. NaN before the first."""
-        return dict(zip(self.tasks, self.weight_vector.clone().unbind(), strict=True))
+    def _from_means(self, means: Mapping[str, MeanLoss]) -> TaskLosses:
+        if set(means) != set(self.tasks):
+            raise ValueError(
+                f"Expected one loss for each of the tasks {list(self.tasks)}, got losses for {list(means)}."
+            )
+        sums: dict[str, tuple[Tensor, Tensor | int] | None] = {}
+        for task in self.tasks:
+            value = means[task]
+            mean, count = value if isinstance(value, tuple) else (value, 1)
+            if mean is not None and not isinstance(mean, Tensor):
+                raise ValueError(f"Expected a tensor as mean loss of the task {task!r}, got {type(mean).__name__}.")
+            if mean is not None and mean.dim() != 0:
+                shape = list(mean.shape)
+                raise ValueError(f"Expected a mean loss of shape [] for the task {task!r}, got shape {shape}.")
+            if (
+                mean is not None
+                and not isinstance(value, tuple)
+                and (self.weighting.needs_counts or self.risk.min_count)
+            ):
+                user = f"RiskEstimator(min_count={self.risk.min_count:g})"
+                user = type(self.weighting).__name__ if self.weighting.needs_counts else user
+                raise ValueError(
+                    f"Expected the number of elements behind each mean loss, which {user} needs, got a mean alone for "
+                    f"{task!r}. Give TaskLosses, or pairs {{task: (mean, count)}}."
+                )
+            if isinstance(count, Tensor):
+                sums[task] = None if mean is None else (torch.where(count > 0, mean * count, 0), count)
+            else:
+                sums[task] = None if mean is None or count == 0 else (mean if count == 1 else mean * count, count)
+        return TaskLosses.from_sums(sums, self.skipped.device)
 
-    @property
-    def risks(self) -> dict[str, Tensor]:
-        """Mean losses of the last step over all ranks, in their own units, by task. NaN where there was none."""
-        return dict(zip(self.tasks, self.risk_vector.clone().unbind(), strict=True))
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def with_its_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-    @property
-    def entropy(self) -> Tensor:
-        """Entropy of the last step's weights over the weighted tasks, in nats."""
-        weights = self._weighted(self.weight_vector)
-        share = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
-        entropy: Tensor = torch.special.entr(share).sum()
-        return entropy
+        super()._apply(with_its_dtype, recurse)  # type: ignore[no-untyped-call]
+        self.auxiliary_weights(self.skipped.device)  # not in the middle of a step
+        return self
 
-    @property
-    def effective_tasks(self) -> Tensor:
-        """Effective number of tasks: the exponential of the entropy."""
-        return self.entropy.exp()
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The state, as ``nn.Module.state_dict``."""
+        self._recover_from_meta()
+        return super().state_dict(*args, **kwargs)
 
-    @property
-    def worst_index(self) -> Tensor:
-        """Index of the weighted task with the largest risk in the last step, in the units of ``risk``, shape []."""
-        risks = self._weighted(self.risk_vector) / self.risk.comparable_unit()
-        return risks.nan_to_num(nan=-torch.inf).argmax()
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_window": None}
 
-    @property
-    def worst_task(self) -> str:
-        """Name of the weighted task with the largest risk in the last step. Waits for the device."""
-        return self.weighted_tasks[int(self.worst_index)]
+
+_FAULTS = ("losses that are not finite", "losses outside of the strategy's domain", "weights that cannot be")
+
+
+def _check_names(tasks: Sequence[str], auxiliary: Mapping[str, float]) -> None:
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence) or not tasks:
+        raise ValueError(f"Expected a list of one or more tasks with different names, got {tasks!r}.")
+    names = (*tasks, *auxiliary)
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected a list of one or more tasks with different names, got {names}.")
+    for name in names:
+        if not isinstance(name, str) or not name or "\n" in name:
+            raise ValueError(f"Expected names of tasks that are strings of one line, got {name!r}.")
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    enabled = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if enabled else nullcontext()

@@ -4,14 +4,16 @@ import copy
 import io
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from taskrobust import MultiTaskLoss, RiskEstimator, TaskLosses, Weighting
+from taskrobust import MultiTaskLoss, RiskEstimator, TaskLosses, Weighting, evaluate
 from taskrobust.weighting import strategies
 
 TASKS = ("noun", "verb", "adjective")
@@ -22,11 +24,11 @@ State = dict[str, Tensor]
 
 
 def strategy(name: str, **changes: Any) -> Weighting:
-    return strategies()[name](len(TASKS), **(ARGUMENTS.get(name, {}) | changes))
+    return strategies()[name](**(ARGUMENTS.get(name, {}) | changes))
 
 
 def smoothed_criterion(name: str, **options: Any) -> MultiTaskLoss:
-    risk = RiskEstimator(len(TASKS), smoothing=0.9, normalization="initial", reference_steps=3)
+    risk = RiskEstimator(smoothing=0.9, normalization="initial", reference_steps=3)
     return MultiTaskLoss(TASKS, strategy(name), risk=risk, **options)
 
 
@@ -69,7 +71,7 @@ class Run:
         self.scaler.scale(total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return self.criterion.weight_vector.clone()
+        return self.criterion.last.weight_vector
 
     def steps(self, numbers: range) -> Tensor:
         return torch.stack([self.step(number) for number in numbers])
@@ -129,7 +131,7 @@ def test_an_absent_task_weighs_nothing_and_comes_back(name: str) -> None:
 
 @EVERY
 def test_the_risk_of_an_absent_task_means_nothing(name: str) -> None:
-    weightings = strategy(name), strategy(name)
+    weightings = strategy(name).setup(TASKS), strategy(name).setup(TASKS)
     counts = torch.tensor([3.0, 0.0, 2.0])
     for step in range(6):
         risks = torch.tensor([1.0 + step, 2.0, 3.0 - step / 3])
@@ -142,11 +144,11 @@ def test_the_risk_of_an_absent_task_means_nothing(name: str) -> None:
 
 
 @EVERY
-@pytest.mark.parametrize(("reduction", "expected"), [("mean", 1.0), ("sum", 3.0), ("paper", None)])
-def test_weights_are_finite_not_negative_and_have_the_sum_of_the_reduction(
-    name: str, reduction: str, expected: float | None
+@pytest.mark.parametrize(("weight_sum", "expected"), [(1.0, 1.0), (0.25, 0.25), ("tasks", 3.0), ("paper", None)])
+def test_weights_are_finite_not_negative_and_have_the_weight_sum(
+    name: str, weight_sum: float | str, expected: float | None
 ) -> None:
-    weights = Run(smoothed_criterion(name, reduction=reduction)).steps(range(12))
+    weights = Run(smoothed_criterion(name, weight_sum=weight_sum)).steps(range(12))
 
     assert weights.isfinite().all()
     assert torch.all(weights >= 0)
@@ -169,7 +171,7 @@ def test_permuted_tasks_have_permuted_weights(name: str) -> None:
         counts = torch.tensor([5.0, 2.0, 9.0])
         criterion(TaskLosses(sums, counts), shared=shared)
         permuted(TaskLosses(sums[order], counts[order]), shared=shared)
-        torch.testing.assert_close(permuted.weight_vector, criterion.weight_vector[order])
+        torch.testing.assert_close(permuted.last.weight_vector, criterion.last.weight_vector[order])
 
 
 @EVERY
@@ -183,8 +185,8 @@ def test_weights_of_half_precision_losses_are_computed_in_float32(name: str, dty
         counts = torch.tensor([5, 2, 9])
         half = criteria[0](TaskLosses(sums, counts), shared=shared)
         single = criteria[1](TaskLosses(sums.float(), counts), shared=shared)
-        assert half.dtype == criteria[0].weight_vector.dtype == torch.float32
-        assert torch.equal(criteria[0].weight_vector, criteria[1].weight_vector)
+        assert half.dtype == criteria[0].last.weight_vector.dtype == torch.float32
+        assert torch.equal(criteria[0].last.weight_vector, criteria[1].last.weight_vector)
         assert torch.equal(half, single)
 
 
@@ -224,7 +226,7 @@ def test_weights_reported_are_the_weights_applied(name: str) -> None:
 
         units = torch.cat([criterion.risk.unit(), torch.ones(1)])
         torch.testing.assert_close(torch.stack(list(criterion.weights.values())), gradient * counts * units)
-        torch.testing.assert_close(total, (criterion.weight_vector * sums / counts / units).sum())
+        torch.testing.assert_close(total, (criterion.last.weight_vector * sums / counts / units).sum())
 
 
 @EVERY
@@ -236,6 +238,120 @@ def test_copies_and_pickles_continue_like_the_original(name: str) -> None:
 
     for copied in copies:
         assert torch.equal(copied.steps(range(5, 9)), expected)
+
+
+def dirtied(module: nn.Module) -> None:
+    """Fill all state with what uninitialized memory may hold."""
+    for value in (*module.buffers(), *module.parameters()):
+        value.data.fill_(77)
+
+
+@EVERY
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_criterion_from_the_meta_device_starts_like_any_other(name: str, resets: bool) -> None:
+    with torch.device("meta"):
+        criterion = smoothed_criterion(name, auxiliary={"nsp": 0.25})
+    assert all(value.is_meta for value in (*criterion.buffers(), *criterion.parameters()))
+    criterion.to_empty(device="cpu")
+    dirtied(criterion)
+    if resets:  # otherwise the criterion does, before its first step or when its state is asked for
+        criterion.reset_parameters()
+    fresh = smoothed_criterion(name, auxiliary={"nsp": 0.25})
+
+    assert_same_state(criterion, copied_state(fresh))
+    counts = torch.tensor([5.0, 2.0, 9.0, 4.0])
+    shared = torch.ones(4, requires_grad=True)
+    totals = [each(TaskLosses(torch.arange(1.0, 5.0) * shared, counts), shared=shared) for each in (criterion, fresh)]
+    assert torch.equal(*totals)
+
+
+@EVERY
+def test_a_state_can_be_assigned_to_a_criterion_on_the_meta_device(name: str) -> None:
+    run = Run(smoothed_criterion(name))
+    run.steps(range(5))
+    with torch.device("meta"):
+        criterion = smoothed_criterion(name)
+    criterion.load_state_dict(copied_state(run.criterion), assign=True)
+
+    assert not any(value.is_meta for value in (*criterion.buffers(), *criterion.parameters()))
+    copied = copy.deepcopy(run)
+    copied.criterion = criterion
+    assert torch.equal(copied.step(5), run.step(5))
+
+
+class PreTrainedTagger(PreTrainedModel):
+    config_class = PreTrainedConfig
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.trunk = nn.Linear(4, 5)
+        if config.strategy is not None:
+            self.criterion = smoothed_criterion(config.strategy, auxiliary={"nsp": 0.25})
+        self.post_init()
+
+    def total(self) -> Tensor:
+        shared = torch.ones(4, requires_grad=True)
+        losses = TaskLosses(torch.arange(1.0, 5.0) * shared, torch.tensor([5.0, 2.0, 9.0, 4.0]))
+        return self.criterion(losses, shared=shared)
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_criterion_inside_a_model_of_transformers_survives_from_pretrained(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model = PreTrainedTagger(PreTrainedConfig(strategy=name))
+    model.total()
+    model.save_pretrained(tmp_path / "with")
+    bare = PreTrainedTagger(PreTrainedConfig(strategy=None))
+    bare.save_pretrained(tmp_path / "without")
+
+    loaded = PreTrainedTagger.from_pretrained(tmp_path / "with", dtype=dtype).train()
+    assert loaded.trunk.weight.dtype == dtype
+    assert_same_state(loaded.criterion, copied_state(model.criterion))
+    assert torch.equal(loaded.total(), model.total())
+
+    config = PreTrainedConfig(strategy=name)
+    loaded = PreTrainedTagger.from_pretrained(tmp_path / "without", config=config, dtype=dtype).train()
+    fresh = PreTrainedTagger(config)
+    assert_same_state(loaded.criterion, copied_state(fresh.criterion))
+    assert torch.equal(loaded.total(), fresh.total())
+
+
+@EVERY
+def test_state_is_float32_under_another_default_dtype(name: str) -> None:
+    expected = smoothed_criterion(name, auxiliary={"nsp": 0.3})
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        criterion = smoothed_criterion(name, auxiliary={"nsp": 0.3})
+    finally:
+        torch.set_default_dtype(before)
+
+    for key, value in criterion.state_dict().items():
+        assert value.dtype == expected.state_dict()[key].dtype
+    counts, shared = torch.tensor([5.0, 2.0, 9.0, 4.0]), torch.ones(4, requires_grad=True)
+    for _ in range(3):
+        losses = TaskLosses(torch.tensor([3.3, 3.31, 1.7, 0.1]) * shared, counts)
+        assert torch.equal(criterion(losses, shared=shared), expected(losses, shared=shared))
+    assert torch.equal(criterion.last.weight_vector, expected.last.weight_vector)
+
+
+@EVERY
+def test_evaluation_between_steps_changes_nothing(name: str) -> None:
+    plain, watched = Run(smoothed_criterion(name)), Run(smoothed_criterion(name))
+    expected = plain.steps(range(6))
+    weights = []
+    for number in range(6):
+        weights.append(watched.step(number))
+        watched.criterion.eval()
+        with torch.no_grad():
+            watched.criterion(watched.model(*batch(100 + number)))
+        watched.criterion.train()
+        evaluate(watched.model, watched.criterion, [batch(200 + number), batch(300 + number)])
+        assert torch.equal(watched.criterion.last.weight_vector, weights[-1])
+    assert torch.equal(torch.stack(weights), expected)
+    assert_same_state(watched.criterion, copied_state(plain.criterion))
 
 
 class HostReads(TorchDispatchMode):
@@ -261,11 +377,11 @@ def test_a_step_reads_no_value_on_the_host(name: str) -> None:
     with HostReads() as reads:
         for _ in range(3):
             run.criterion(losses, shared=[run.model.trunk])
-            _ = run.criterion.weights, run.criterion.risks, run.criterion.effective_tasks
+            _ = run.criterion.weights, run.criterion.risks, run.criterion.last.effective_tasks
     assert reads.seen == []
 
     with HostReads() as reads:
-        _ = run.criterion.worst_task
+        _ = run.criterion.last.worst_task
     assert reads.seen == ["aten._local_scalar_dense.default"]
 
 
@@ -277,8 +393,10 @@ def test_a_step_off_the_cpu_reads_no_value_on_the_host(name: str) -> None:
     losses = TaskLosses((torch.randn(3, 4, device="meta") @ shared).square(), torch.ones(3, device="meta"))
 
     criterion(losses, shared=shared).backward()
-    with criterion.accumulate(losses.counts):
-        criterion(losses._replace(sums=losses.sums.detach().requires_grad_() * shared[0]), shared=shared).backward()
+    with criterion.accumulate(counts=losses.counts):
+        criterion(
+            TaskLosses(losses.sums.detach().requires_grad_() * shared[0], losses.counts), shared=shared
+        ).backward()
 
 
 @pytest.fixture
@@ -300,8 +418,12 @@ def assert_compiles_to_one_graph(name: str, backend: str, tolerance: float, **op
         counts = torch.tensor([5.0, step % 3, 9.0])
         compiled_call(TaskLosses(sums * counts, counts)).backward()
         eager(TaskLosses(sums.detach() * counts, counts))
-        torch.testing.assert_close(compiled.weight_vector, eager.weight_vector, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(sums.grad, eager.weight_vector / eager.risk.unit(), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            compiled.last.weight_vector, eager.last.weight_vector, rtol=tolerance, atol=tolerance
+        )
+        torch.testing.assert_close(
+            sums.grad, eager.last.weight_vector / eager.risk.unit(), rtol=tolerance, atol=tolerance
+        )
 
 
 compiler_warnings = pytest.mark.filterwarnings(
@@ -332,7 +454,7 @@ def test_the_criterion_computes_the_same_under_inductor(name: str) -> None:
 @EVERY
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_the_strategy_compiles_to_one_graph_without_recompilation(name: str) -> None:
-    compiled, eager = strategy(name), strategy(name)
+    compiled, eager = strategy(name).setup(TASKS), strategy(name).setup(TASKS)
 
     @torch.no_grad()
     def step(weighting: Weighting, risks: Tensor, counts: Tensor, gramian: Tensor) -> Tensor:

@@ -60,3 +60,25 @@ def test_gradient_under_fsdp_is_that_of_one_process_on_the_union_batch(
     results: dict[str, str | None], strategy: str
 ) -> None:
     assert results[f"fsdp {strategy}"] is None
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "evaluation is local",
+        "evaluation of uneven ranks",
+        "window that is not finite on one rank",
+        "names in another order",
+        "copies with a process group",
+    ],
+)
+def test_on_two_ranks(results: dict[str, str | None], scenario: str) -> None:
+    assert results[scenario] is None
+
+
+@pytest.mark.parametrize("strategy", ["SoftmaxMinimax", "Uncertainty", "GradNorm"])
+@pytest.mark.parametrize("two_passes", [False, True])
+def test_ranks_may_have_windows_of_different_lengths(
+    results: dict[str, str | None], strategy: str, two_passes: bool
+) -> None:
+    assert results[f"uneven windows {two_passes} {strategy}"] is None

@@ -28,7 +28,7 @@ def mean_over_batches_with_the_task(last: int, decay: float) -> np.ndarray:
 
 
 def test_running_risk_is_the_mean_over_elements_that_lose_weight_with_age() -> None:
-    estimator = RiskEstimator(2, smoothing=0.9)
+    estimator = RiskEstimator(smoothing=0.9).setup("ab")
     for step in range(4):
         estimator.update(losses(step))
         expected = mean_over_batches_with_the_task(step, decay=0.9)
@@ -36,7 +36,7 @@ def test_running_risk_is_the_mean_over_elements_that_lose_weight_with_age() -> N
 
 
 def test_absent_task_keeps_its_running_risk_whatever_the_smallest_count() -> None:
-    estimator = RiskEstimator(2, smoothing=0.5, min_count=4, normalization="ema", reference_decay=0.5)
+    estimator = RiskEstimator(smoothing=0.5, min_count=4, normalization="ema", reference_decay=0.5).setup("ab")
     estimator.update(TaskLosses(torch.tensor([12.0, 20.0]), torch.tensor([4.0, 10.0])))
     before = estimator.running()
     for _ in range(2000):
@@ -45,7 +45,7 @@ def test_absent_task_keeps_its_running_risk_whatever_the_smallest_count() -> Non
 
 
 def test_running_risk_by_hand() -> None:
-    estimator = RiskEstimator(1, smoothing=0.5)
+    estimator = RiskEstimator(smoothing=0.5).setup("a")
     estimator.update(TaskLosses(torch.tensor([8.0]), torch.tensor([2.0])))
     estimator.update(TaskLosses(torch.tensor([3.0]), torch.tensor([3.0])))
 
@@ -53,14 +53,14 @@ def test_running_risk_by_hand() -> None:
 
 
 def test_without_smoothing_the_running_risk_is_that_of_the_batch() -> None:
-    estimator = RiskEstimator(2)
+    estimator = RiskEstimator().setup("ab")
     for step in (0, 2, 3):
         estimator.update(losses(step))
         np.testing.assert_allclose(estimator.running().numpy(), SUMS[step] / COUNTS[step], rtol=1e-6)
 
 
 def test_a_task_that_was_not_seen_takes_the_mean_of_those_that_were() -> None:
-    estimator = RiskEstimator(3, smoothing=0.9)
+    estimator = RiskEstimator(smoothing=0.9).setup("abc")
     assert estimator.running().tolist() == [0, 0, 0]
 
     estimator.update(TaskLosses(torch.tensor([4.0, 0.0, 3.0]), torch.tensor([2.0, 0.0, 3.0])))
@@ -69,14 +69,14 @@ def test_a_task_that_was_not_seen_takes_the_mean_of_those_that_were() -> None:
 
 
 def test_min_count_shrinks_the_risk_of_a_task_with_few_elements() -> None:
-    estimator = RiskEstimator(2, min_count=4)
+    estimator = RiskEstimator(min_count=4).setup("ab")
     estimator.update(TaskLosses(torch.tensor([6.0, 20.0]), torch.tensor([2.0, 10.0])))
 
     assert estimator.running().tolist() == [6 / 4, 20 / 10]
 
 
 def test_min_count_also_shrinks_the_step_of_a_task_with_few_elements() -> None:
-    criterion = MultiTaskLoss(["noun", "verb"], "uniform", risk=RiskEstimator(2, min_count=4))
+    criterion = MultiTaskLoss(["noun", "verb"], "uniform", risk=RiskEstimator(min_count=4))
     sums = torch.tensor([6.0, 20.0], requires_grad=True)
 
     criterion(TaskLosses(sums, torch.tensor([2.0, 10.0]))).backward()
@@ -85,14 +85,14 @@ def test_min_count_also_shrinks_the_step_of_a_task_with_few_elements() -> None:
 
 
 def test_unit_none_is_one() -> None:
-    estimator = RiskEstimator(2)
+    estimator = RiskEstimator().setup("ab")
     estimator.update(losses(0))
 
     assert estimator.unit().tolist() == [1, 1]
 
 
 def test_unit_initial_is_the_mean_risk_over_the_first_batches_with_the_task() -> None:
-    estimator = RiskEstimator(2, normalization="initial", reference_steps=2)
+    estimator = RiskEstimator(normalization="initial", reference_steps=2).setup("ab")
     assert estimator.unit().tolist() == [1, 1]
     for step in range(4):
         estimator.update(losses(step))
@@ -102,7 +102,7 @@ def test_unit_initial_is_the_mean_risk_over_the_first_batches_with_the_task() ->
 
 
 def test_unit_ema_is_the_slow_mean() -> None:
-    estimator = RiskEstimator(2, normalization="ema", reference_decay=0.8)
+    estimator = RiskEstimator(normalization="ema", reference_decay=0.8).setup("ab")
     for step in range(4):
         estimator.update(losses(step))
 
@@ -112,7 +112,7 @@ def test_unit_ema_is_the_slow_mean() -> None:
 
 
 def test_unit_chance_is_the_cross_entropy_of_a_guess() -> None:
-    estimator = RiskEstimator(2, normalization="chance", reference=[30522, 2])
+    estimator = RiskEstimator(normalization="chance", reference=[30522, 2]).setup("ab")
     estimator.update(TaskLosses(torch.tensor([math.log(30522), 1.0]), torch.tensor([1.0, 1.0])))
 
     torch.testing.assert_close(estimator.unit(), torch.tensor([math.log(30522), math.log(2)]))
@@ -120,7 +120,7 @@ def test_unit_chance_is_the_cross_entropy_of_a_guess() -> None:
 
 
 def test_unit_static_is_what_was_given() -> None:
-    estimator = RiskEstimator(2, normalization="static", reference=[0.5, 4])
+    estimator = RiskEstimator(normalization="static", reference=[0.5, 4]).setup("ab")
     estimator.update(losses(0))
 
     assert estimator.unit().tolist() == [0.5, 4]
@@ -130,7 +130,7 @@ def test_unit_static_is_what_was_given() -> None:
 @pytest.mark.parametrize("normalization", ["initial", "ema"])
 @pytest.mark.parametrize("loss", [0.0, -3.0])
 def test_a_mean_that_is_not_positive_is_no_unit(normalization: Any, loss: float) -> None:
-    criterion = MultiTaskLoss(["noun", "verb"], risk=RiskEstimator(2, normalization=normalization))
+    criterion = MultiTaskLoss(["noun", "verb"], risk=RiskEstimator(normalization=normalization))
 
     total = criterion(TaskLosses(torch.tensor([loss, 4.0]), torch.tensor([1.0, 2.0])))
 
@@ -142,8 +142,8 @@ def trajectory(scale: Tensor, normalization: Any) -> tuple[Tensor, Tensor]:
     """Parameters and weights over steps of gradient descent on losses of the given scales."""
     generator = torch.Generator().manual_seed(0)
     parameters = torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_()
-    risk = RiskEstimator(3, smoothing=0.5, normalization=normalization, reference_decay=0.9)
-    criterion = MultiTaskLoss(["a", "b", "c"], SoftmaxMinimax(3, alpha=3), risk=risk)
+    risk = RiskEstimator(smoothing=0.5, normalization=normalization, reference_decay=0.9)
+    criterion = MultiTaskLoss(["a", "b", "c"], SoftmaxMinimax(alpha=3, relative=False), risk=risk)
     path, weights = [], []
     for _ in range(20):
         inputs = torch.randn(3, 3, generator=generator, dtype=torch.float64)
@@ -152,7 +152,7 @@ def trajectory(scale: Tensor, normalization: Any) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             parameters -= 0.1 * gradient
         path.append(parameters.detach().clone())
-        weights.append(criterion.weight_vector.clone())
+        weights.append(criterion.last.weight_vector)
     return torch.stack(path), torch.stack(weights)
 
 
@@ -176,7 +176,7 @@ def test_rescaled_losses_change_the_trajectory_of_absolute_risks() -> None:
 def test_state_resumes_exactly_before_and_after_the_reference_is_complete(normalization: Any) -> None:
     for steps in (1, 3):
         arguments = {"smoothing": 0.9, "normalization": normalization, "reference_steps": 2}
-        straight, resumed = RiskEstimator(2, **arguments), RiskEstimator(2, **arguments)
+        straight, resumed = (RiskEstimator(**arguments).setup("ab") for _ in range(2))
         for step in range(steps):
             straight.update(losses(step))
         resumed.load_state_dict(straight.state_dict())
@@ -208,7 +208,7 @@ def test_pooled_batches_are_those_of_the_union() -> None:
         ),
         (
             {"normalization": "chance"},
-            "Expected a reference of 2 values with normalization 'chance', got None.",
+            "Expected a reference of one value per task with normalization 'chance', got None.",
         ),
         (
             {"reference": [1.0, 2.0]},
@@ -216,18 +216,18 @@ def test_pooled_batches_are_those_of_the_union() -> None:
         ),
         (
             {"normalization": "static", "reference": [1.0, 2.0, 3.0]},
-            "Expected a reference of 2 values above 0 with normalization 'static', got [1.0, 2.0, 3.0].",
+            "Expected one value per task of ['a', 'b'] in RiskEstimator(reference=...), got [1.0, 2.0, 3.0].",
         ),
         (
             {"normalization": "static", "reference": [1.0, 0.0]},
-            "Expected a reference of 2 values above 0 with normalization 'static', got [1.0, 0.0].",
+            "Expected a reference of values above 0 with normalization 'static', got [1.0, 0.0].",
         ),
         (
             {"normalization": "chance", "reference": [2, 1]},
-            "Expected a reference of 2 values above 1 with normalization 'chance', got [2, 1].",
+            "Expected a reference of values above 1 with normalization 'chance', got [2, 1].",
         ),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        RiskEstimator(2, **arguments)
+        RiskEstimator(**arguments).setup("ab")

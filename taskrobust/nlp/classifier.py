@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from taskrobust.risk import TaskLosses
+from taskrobust.outputs import Outputs, TaskLosses
 
 
 class SentenceClassifier(nn.Module):
@@ -24,12 +24,10 @@ class SentenceClassifier(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
-        self.predictions: Tensor | None = None
-        """Class numbers, int64, or scores, float32, of the last forward pass, [B]."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, token_type_ids: Tensor | None = None
-    ) -> TaskLosses:
+    ) -> Outputs:
         """Predicts, and sums the losses.
 
         Args:
@@ -39,7 +37,8 @@ class SentenceClassifier(nn.Module):
             token_type_ids: 0 in the first sentence, 1 in the second, int64 [B, S]; for models that know them.
 
         Returns:
-            Float32 sum and count of the one task, [1] each.
+            Float32 sum and count of the one task, [1] each; as predictions class numbers, int64, or scores, float32,
+            [B].
         """
         config = self.network.config
         if config._attn_implementation == "sdpa" and config.model_type == "bert":
@@ -49,16 +48,14 @@ class SentenceClassifier(nn.Module):
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits = self.network(input_ids, attention_mask=attention_mask, **types).logits.float()
         if logits.shape[1] == 1:
-            scores = logits.squeeze(1)
-            self.predictions = scores.detach()
-            losses = (scores - labels) ** 2
+            predictions = logits.squeeze(1)
+            losses = (predictions - labels) ** 2
         else:
-            self.predictions = logits.detach().argmax(1)
+            predictions = logits.argmax(1)
             losses = F.cross_entropy(logits, labels, reduction="none")
-        return TaskLosses(losses.sum()[None], losses.new_full((1,), len(labels)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "predictions": None}
+        return Outputs(
+            TaskLosses(losses.sum()[None], losses.new_full((1,), len(labels))), predictions=predictions.detach()
+        )
 
 
 def find_pretrained(model: str) -> str:

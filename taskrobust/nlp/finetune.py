@@ -264,13 +264,12 @@ class _FineTuning:
         layer_names = model.network._no_split_modules or ()
         recipe = Recipe(
             model=model,
-            criterion=MultiTaskLoss([task.name], Uniform(1)),
+            criterion=MultiTaskLoss([task.name], Uniform()),
             data=data.train,
             collate=data.train.collate,
             held_out=dev[task.name],
             export=export,
             task_counts=lambda batch: batch["labels"].new_full((1,), len(batch["labels"]), dtype=torch.float32),
-            shared=lambda _: (),
             layers=tuple({type(module) for module in model.modules() if type(module).__name__ in layer_names}),
             keep_best=False,
             reports={name: held_out for name, held_out in dev.items() if name != task.name},
@@ -327,9 +326,7 @@ def _predict(
     for indices in batches[accelerator.process_index :: accelerator.num_processes]:
         batch = {name: value.to(accelerator.device) for name, value in samples.collate(indices).items()}
         with accelerator.autocast():
-            model(**batch)
-        assert model.predictions is not None
-        parts.append((indices, model.predictions))
+            parts.append((indices, model(**batch).predictions))
     predictions = np.empty(len(samples))
     for indices, predicted in gather_object([(indices, predicted.cpu().numpy()) for indices, predicted in parts]):
         predictions[indices] = predicted

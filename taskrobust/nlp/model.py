@@ -6,12 +6,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BertConfig, BertForPreTraining
+from transformers import BertForPreTraining
 
 from taskrobust.nlp.tagset import CLASSES, OUTSIDE
 from taskrobust.nlp.unpadded import UNPADDED
-from taskrobust.risk import TaskLosses
-from taskrobust.weighting import DisjointRows
+from taskrobust.outputs import DisjointRows, Outputs, TaskLosses
 
 TASKS: Final = (*CLASSES, "nsp")
 """The upstream tasks: masked words of each of the nine classes, and next sentence prediction."""
@@ -28,9 +27,6 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
     The trunk runs once, the language model's head at masked positions only. Parameters and their names are those of
     ``BertForPreTraining``: what ``save_pretrained`` writes, every BERT class of transformers loads.
 
-    Strategies that need gradients take ``criterion(losses, shared=model.shared_activation)``: what the heads read, each
-    row for one task. Under DistributedDataParallel it is that of the wrapped module, as it must be.
-
     Args:
         config: The architecture.
 
@@ -38,11 +34,6 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, section 4.1.
         Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, NAACL 2019.
     """
-
-    def __init__(self, config: BertConfig):
-        super().__init__(config)
-        self.shared_activation: DisjointRows | None = None
-        """The trunk's output at masked positions [M] and first tokens [B] in the last forward pass, [M + B, H]."""
 
     def forward(
         self,
@@ -55,7 +46,7 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
-    ) -> TaskLosses:
+    ) -> Outputs:
         """Sums the element losses of each task.
 
         Args:
@@ -70,7 +61,8 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
             cu_seqlens: Where the sequences start, and N at the end, int32 [B + 1]; for batches without padding.
 
         Returns:
-            Float32 sums and counts in the order of ``TASKS``, [10] each.
+            Float32 sums and counts in the order of ``TASKS``, [10] each; as ``shared`` the trunk's output at masked
+            positions [M] and first tokens [B], [M + B, H], each row of which the head of one task reads.
 
         Raises:
             ValueError: If a batch without padding meets an attention that would mix its sequences.
@@ -94,13 +86,12 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
         first_tokens = _first_tokens(input_ids) if cu_seqlens is None else cu_seqlens[:-1]
         rows = hidden.flatten(0, 1).index_select(0, torch.cat([masked_positions, first_tokens]))
         owners = _owners(classes, next_sentence_label)
-        self.shared_activation = DisjointRows(rows, owners)
-
         masked, first = rows.split([len(masked_positions), len(first_tokens)])
         # The trunk's own pooler reads the first token of each row of its input, not of each sequence.
         word_scores, next_scores = self.cls(masked, self.bert.pooler(first[:, None]))
         losses = torch.cat([_cross_entropy(word_scores, labels), _cross_entropy(next_scores, next_sentence_label)])
-        return TaskLosses(_sum_by_task(losses, owners), _sum_by_task(torch.ones_like(losses), owners))
+        task_losses = TaskLosses(_sum_by_task(losses, owners), _sum_by_task(torch.ones_like(losses), owners), TASKS)
+        return Outputs(task_losses, shared=DisjointRows(rows, owners))
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
         """Writes the weights (safetensors) and a configuration that names ``BertForPreTraining`` as architecture."""
@@ -108,10 +99,6 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
         self.config.architectures = [BertForPreTraining.__name__]
         if is_main_process:
             self.config.save_pretrained(save_directory)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A tensor inside a graph can be neither copied (averaged weights) nor pickled.
-        return {**super().__getstate__(), "shared_activation": None}
 
 
 def task_counts(batch: Mapping[str, Tensor]) -> Tensor:

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,6 @@ from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.weighting import SoftmaxMinimax, Weighting
-from taskrobust.weighting.gramian import DisjointRows
 
 _HELD_OUT_MASK_SEED = 20231202
 
@@ -54,8 +54,8 @@ def pretrain_bert(
     corpus: CorpusConfig,
     output: Path,
     *,
-    weighting: Callable[[int], Weighting] = SoftmaxMinimax,
-    risk: Callable[[int], RiskEstimator] = RiskEstimator,
+    weighting: Weighting = SoftmaxMinimax(),  # noqa: B008
+    risk: RiskEstimator = RiskEstimator(),  # noqa: B008
     nsp_weight: float = 1.0,
     masking: Callable[[Any], Masking] = Masking,
     bert: BertShape = BertShape(),  # noqa: B008  # read only
@@ -115,8 +115,8 @@ def pretrain_bert(
         model.bert.compile()
     criterion = MultiTaskLoss(
         CLASSES,
-        weighting(len(CLASSES)),
-        risk=risk(len(CLASSES)),
+        copy.deepcopy(weighting),
+        risk=copy.deepcopy(risk),
         auxiliary={"nsp": nsp_weight},
         on_nonfinite=on_nonfinite,
     )
@@ -135,7 +135,6 @@ def pretrain_bert(
         held_out=HeldOut(samples=held_out, collate=held_out_masks, number=min(held_out_pairs, len(held_out))),
         export=export,
         task_counts=task_counts,
-        shared=_shared_activation,
         layers=(BertLayer,),
     )
     evaluation = Trainer(recipe, run, loop, optim, accelerator).train()
@@ -178,9 +177,3 @@ def _check_same_vocabulary(train: Corpus, other: Path | str) -> None:
             f"Expected {other} to have the vocabulary of {train.folder}, got another one. Annotate the text again with "
             f"one --tokenizer for both."
         )
-
-
-def _shared_activation(model: nn.Module) -> DisjointRows:
-    assert isinstance(model, PosBertForPreTraining)
-    assert model.shared_activation is not None
-    return model.shared_activation

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from taskrobust.loss import MultiTaskLoss
+from taskrobust.outputs import DisjointRows, TaskLosses
 from taskrobust.pretext.least_squares import fit_linear
 from taskrobust.pretext.processor import Pairs, Processor
 from taskrobust.pretext.tasks import PretextTask
-from taskrobust.risk import RiskEstimator, TaskLosses
-from taskrobust.weighting import DisjointRows
+from taskrobust.risk import RiskEstimator
 
 
 class Probe:
@@ -125,7 +125,7 @@ class PretextNetwork:
                 torch.autograd.backward(total)
                 optimizer.step()
                 schedule.step()
-            self.criterion.weighting.end_epoch()
+            self.criterion.end_epoch()
         self.fitted = True
         return self
 
@@ -240,4 +240,4 @@ class PretextPipeline:
 
 
 def _compared_with_the_start(tasks: list[str]) -> MultiTaskLoss:
-    return MultiTaskLoss(tasks, risk=RiskEstimator(len(tasks), normalization="initial"))
+    return MultiTaskLoss(tasks, risk=RiskEstimator(normalization="initial"))

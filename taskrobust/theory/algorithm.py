@@ -46,11 +46,12 @@ def weighted_gradient_descent(risks: Risks, start: Tensor, weighting: Weighting,
     Args:
         risks: Risks of the tasks by parameters.
         start: First parameters :math:`\theta_0`, shape [d].
-        weighting: Says how much each task counts: any strategy that needs the risks alone.
+        weighting: A new strategy that needs the risks alone.
         step_size: :math:`\eta`, in squared units of the parameters over the unit of the risks.
     """
     theta = start.detach()
-    counts = torch.ones(weighting.num_tasks)
+    counts = torch.ones(len(risks(theta)))
+    weighting.setup([str(number) for number in range(len(counts))]).to(start.dtype)
     while True:
         yield theta
         theta = theta.clone().requires_grad_()
@@ -83,5 +84,4 @@ def softmax_weighted_gradient_descent(
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Algorithm 1.
     """
-    num_tasks = len(risks(start))
-    return weighted_gradient_descent(risks, start, SoftmaxMinimax(num_tasks, alpha), step_size)
+    return weighted_gradient_descent(risks, start, SoftmaxMinimax(alpha, relative=False), step_size)

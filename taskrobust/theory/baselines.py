@@ -26,7 +26,7 @@ def subgradient_descent(risks: Risks, start: Tensor, step_size: float) -> Iterat
     References:
         Bubeck, Convex Optimization: Algorithms and Complexity, 2015, section 3.1.
     """
-    return weighted_gradient_descent(risks, start, SoftmaxMinimax(len(risks(start)), hard=True), step_size)
+    return weighted_gradient_descent(risks, start, SoftmaxMinimax(hard=True), step_size)
 
 
 def exponentiated_gradient(risks: Risks, start: Tensor, step_size: float, weight_step_size: float) -> Iterator[Tensor]:
@@ -47,8 +47,7 @@ def exponentiated_gradient(risks: Risks, start: Tensor, step_size: float, weight
     References:
         Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020, Algorithm 1.
     """
-    weighting = GroupDRO(len(risks(start)), weight_step_size).to(start.dtype)
-    return weighted_gradient_descent(risks, start, weighting, step_size)
+    return weighted_gradient_descent(risks, start, GroupDRO(weight_step_size), step_size)
 
 
 def mirror_prox(risks: Risks, start: Tensor, radius: float, lipschitz: float, smoothness: float) -> Iterator[Tensor]:

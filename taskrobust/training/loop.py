@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from taskrobust.risk import pool_batches
+from taskrobust.outputs import pool_batches
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints
 from taskrobust.training.distributed import any_rank, settle, shard
 from taskrobust.training.evaluation import Evaluation, evaluate
@@ -100,7 +100,7 @@ class Trainer:
         self.accelerator = accelerator
         self.criterion = recipe.criterion.to(accelerator.device)
         sharded = accelerator.is_fsdp2
-        if sharded and (optim.average != "none" or any(self.criterion.parameters())):
+        if sharded and (optim.average != "none" or list(self.criterion.parameters())):
             raise ValueError(
                 "Expected average='none' and a weighting without parameters of its own with parallel='fsdp2', got "
                 f"{optim.average!r} and {type(self.criterion.weighting).__name__}. Take parallel='ddp'."
@@ -110,6 +110,7 @@ class Trainer:
         if sharded:
             shard(recipe.model, recipe.layers, accelerator)
         optimizer = make_optimizer(recipe.model, self.criterion, optim, recipe.depth_of)
+        self.criterion.guard(optimizer)
         self.schedule = make_schedule(optimizer, optim, self.steps)
         self.model = accelerator.prepare_model(recipe.model, evaluation_mode=sharded)  # which wraps nothing
         self.optimizer = accelerator.prepare_optimizer(optimizer)
@@ -225,23 +226,17 @@ class Trainer:
                 batches._shutdown_workers()  # type: ignore[attr-defined]
 
     def _step(self, batches: Iterator[Batch]) -> None:
-        device, criterion = self.accelerator.device, self.criterion
+        device = self.accelerator.device
         window = [
             {name: value.to(device, non_blocking=True) for name, value in next(batches).items()}
             for _ in range(self.loop.accumulation)
         ]
-        total = torch.zeros((), device=device)
         with self._window(window):
             for number, batch in enumerate(window, start=1):
                 with nullcontext() if number == len(window) else self.accelerator.no_sync(self.model):
                     with self.accelerator.autocast():  # which a sharded model does not enter by itself
-                        losses = self.model(**batch)
-                    shared = self.recipe.shared(self.bare_model) if criterion.weighting.needs_gramian else None
-                    part = criterion(losses, shared)
-                    total += part.detach()
-                    if self.accelerator.scaler is not None:  # which leaves a step out by its gradients
-                        part = part * torch.where(criterion.finite, 1, torch.nan)
-                    self.accelerator.backward(part)
+                        outputs = self.model(**batch)
+                    self.accelerator.backward(self.criterion(outputs))
         lr = float(self.schedule.get_last_lr()[0])
         gradient_norm = self._update()
         progress, samples = self.progress, len(self.recipe.data)
@@ -249,28 +244,25 @@ class Trainer:
         progress.samples += self.samples_per_step
         progress.step += 1
         if progress.samples // samples > epoch:
-            criterion.weighting.end_epoch()
-        self.tracker.step(progress.step, progress.samples, total, gradient_norm, lr)
+            self.criterion.end_epoch()
+        self.tracker.step(progress.step, progress.samples, gradient_norm, lr)
 
     def _window(self, window: list[dict[str, Tensor]]) -> AbstractContextManager[None]:
         if len(window) == 1:
             return nullcontext()
         if self.loop.window_weights == "running":
-            return self.criterion.accumulate(torch.stack([self.recipe.task_counts(b) for b in window]).sum(0))
+            return self.criterion.accumulate(counts=torch.stack([self.recipe.task_counts(b) for b in window]).sum(0))
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         autocast = self.accelerator.autocast()
         with torch.no_grad(), autocast, torch.random.fork_rng(devices):  # the second pass draws the same dropout
             losses = pool_batches(self.model(**batch) for batch in window)
-        return self.criterion.accumulate(losses)
+        return self.criterion.accumulate(losses=losses)
 
     def _update(self) -> Tensor:
         gradient_norm = torch.full((), torch.nan, device=self.accelerator.device)
         if self.optim.clip_norm > 0:
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
             gradient_norm = cast(Tensor, norm.full_tensor() if isinstance(norm, DTensor) else norm).detach()
-        if self.accelerator.scaler is None:
-            # Fused AdamW leaves a step out on the device, as it does for a gradient scaler that found an overflow.
-            self.optimizer.optimizer.found_inf = (~self.criterion.finite).float()
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.training.evaluation import Scores
 from taskrobust.training.loading import Samples
-from taskrobust.weighting.gramian import Shared
 
 Batch = Mapping[str, Tensor]
 
@@ -40,14 +39,13 @@ class Recipe:
     """What is trained.
 
     Args:
-        model: Returns ``TaskLosses`` for a batch, given as keyword arguments.
+        model: Returns ``TaskLosses`` or ``Outputs`` for a batch, given as keyword arguments.
         criterion: The tasks and their weighting.
         data: The training samples.
         collate: Makes a batch of what ``data`` returns.
         held_out: The samples that every evaluation is on.
         export: Writes a model, with the given state dict, to a folder.
         task_counts: Element counts of a batch, for accumulation.
-        shared: What the tasks shared in the last forward pass, for weightings that need gradients.
         layers: Classes of the layers of which ``fsdp2`` gathers one at a time.
         selection: The score on ``held_out`` by which best/ is chosen, larger is better. None takes the worst task's
             risk, smaller is better.
@@ -68,7 +66,6 @@ class Recipe:
     held_out: HeldOut
     export: Callable[[nn.Module, dict[str, Tensor], Path], None]
     task_counts: Callable[[Batch], Tensor]
-    shared: Callable[[nn.Module], Shared]
     layers: tuple[type[nn.Module], ...]
     selection: str | None = None
     keep_best: bool = True

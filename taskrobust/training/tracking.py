@@ -78,20 +78,20 @@ class Tracker:
         """End the progress bar."""
         self._progress.stop()
 
-    def step(self, step: int, samples: int, total: Tensor, gradient_norm: Tensor, lr: float) -> None:
+    def step(self, step: int, samples: int, gradient_norm: Tensor, lr: float) -> None:
         """Take in the values of one step.
 
         Args:
             step: Number of the step, from 1.
             samples: Samples seen so far on all ranks.
-            total: Weighted total.
             gradient_norm: Norm of the gradient before it was clipped, NaN if it was not taken.
             lr: Learning rate of the step.
         """
-        criterion = self.criterion
-        scalars = torch.stack([total, gradient_norm, criterion.entropy])
-        values = (scalars, criterion.risk_vector, criterion.weight_vector)
-        self.rows[self.filled] = torch.where(criterion.finite, torch.cat(values), torch.nan)
+        last = self.criterion.last
+        scalars = torch.stack([last.total, gradient_norm, last.entropy])
+        self.rows[self.filled] = torch.where(
+            last.finite, torch.cat([scalars, last.risk_vector, last.weight_vector]), torch.nan
+        )
         self.filled += 1
         self._progress.update(self._task, completed=step)
         if self.filled >= self.log_every or step == self._steps:

@@ -157,13 +157,12 @@ def finetune_vision(
     split = "held_out" if test is None else "test"
     recipe = Recipe(
         model=tuned,
-        criterion=MultiTaskLoss([task.name], Uniform(1)),
+        criterion=MultiTaskLoss([task.name], Uniform()),
         data=train_images,
         collate=TargetCollate(modalities, side, augmentation.mixing(task, loop.seed)),
         held_out=HeldOut(samples=held_out_images, collate=held_out_collate, scores=task.scores),
         export=export,
         task_counts=tuned.task_counts,
-        shared=lambda _: [],
         layers=(Block,),
         selection=task.headline,
         reports={split: HeldOut(samples=test_images, collate=held_out_collate, scores=task.scores)},

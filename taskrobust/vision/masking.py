@@ -6,6 +6,8 @@ from typing import Final, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from taskrobust._random import hash_of, shift_right, uniform
+
 Budget = Literal["dirichlet", "uniform", "fixed"]
 
 # What the random numbers of a sample are for.
@@ -92,7 +94,7 @@ class TokenBudget:
         # Chosen patches come first, those of missing maps last, each group in random order; the first V are visible.
         group = torch.where(present[..., None], 1 - chosen.long(), 2)
         repair = hash_of(hash_of(keys, _REPAIR)[:, None], _counters(maps * patches, keys))
-        ranked = (group << 61) + _shift_right(repair, 3).view_as(group)
+        ranked = (group << 61) + shift_right(repair, 3).view_as(group)
         first = ranked.flatten(1).argsort(dim=-1)[:, : self.visible]
         offsets = torch.arange(maps, device=keys.device)[:, None] * patches
         visible = (order + offsets).flatten(1).gather(1, first).sort(dim=-1).values
@@ -112,31 +114,8 @@ class TokenBudget:
         return (self.visible * weights.where(present, _NEVER).softmax(dim=1)).round()
 
 
-def hash_of(key: Tensor, counter: Tensor | int) -> Tensor:
-    """The random 64 bits of ``taskrobust.hashing.hash_of``, as int64; key and counter broadcast."""
-    steps = torch.zeros_like(key) + counter + 1
-    bits = key + steps * _signed(0x9E3779B97F4A7C15)
-    bits = (bits ^ _shift_right(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
-    bits = (bits ^ _shift_right(bits, 27)) * _signed(0x94D049BB133111EB)
-    return bits ^ _shift_right(bits, 31)
-
-
-def _signed(bits: int) -> int:
-    return bits - (1 << 64)
-
-
-def _shift_right(bits: Tensor, places: int) -> Tensor:
-    """Shifts in zeros, also where the sign is set."""
-    return (bits >> places) & ((1 << (64 - places)) - 1)
-
-
 def _counters(number: int, like: Tensor) -> Tensor:
     return torch.arange(number, device=like.device)
-
-
-def _uniform(bits: Tensor) -> Tensor:
-    """Maps random 64 bits to the open interval (0, 1)."""
-    return (_shift_right(bits, 12).double() + 0.5) * 2.0**-52
 
 
 def _log_gamma_variates(keys: Tensor, number: int, shape: float) -> Tensor:
@@ -149,15 +128,15 @@ def _log_gamma_variates(keys: Tensor, number: int, shape: float) -> Tensor:
     """
     keys = hash_of(keys[:, None], _counters(number, keys))
     if shape == 1:
-        return (-_uniform(keys).log()).log()
+        return (-uniform(keys).log()).log()
     # Marsaglia and Tsang, for a shape of 1 or more; the boost below takes it down.
     d = (shape + 1 if shape < 1 else shape) - 1 / 3
-    draws = _uniform(hash_of(keys[..., None], _counters(3 * _TRIES, keys))).view(*keys.shape, 3, _TRIES)
+    draws = uniform(hash_of(keys[..., None], _counters(3 * _TRIES, keys))).view(*keys.shape, 3, _TRIES)
     normal = (-2 * draws[:, :, 0].log()).sqrt() * (2 * torch.pi * draws[:, :, 1]).cos()
     v = (1 + normal / (9 * d) ** 0.5).clamp(min=1e-6) ** 3
     accepted = draws[:, :, 2].log() < normal**2 / 2 + d - d * v + d * v.log()
     first = accepted.to(torch.uint8).argmax(dim=-1, keepdim=True)
     log_variate: Tensor = (d * v.gather(-1, first).squeeze(-1)).log()
     if shape < 1:
-        log_variate = log_variate + _uniform(hash_of(keys, 3 * _TRIES)).log() / shape
+        log_variate = log_variate + uniform(hash_of(keys, 3 * _TRIES)).log() / shape
     return log_variate

@@ -7,7 +7,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from taskrobust.risk import TaskLosses
+from taskrobust.outputs import Outputs, TaskLosses
 from taskrobust.vision.decoder import Decoder
 from taskrobust.vision.encoder import Encoder
 from taskrobust.vision.masking import Budget, Masks, TokenBudget
@@ -44,9 +44,7 @@ class MultiModalMae(  # type: ignore[call-arg]
     .. math:: S_t = \sum_{b:\, n_{tb} > 0} \frac1{n_{tb}} \sum_{i=1}^{n_{tb}} \ell_t(\hat x_{tbi}, x_{tbi}), \qquad
         N_t = |\{b : n_{tb} > 0\}|
 
-    Strategies that need gradients take ``criterion(losses, shared=model.shared_activation)``. Under
-    DistributedDataParallel it is that of the wrapped module, as it must be. ``model.encoder.compile()`` compiles the
-    part that all tasks share.
+    ``model.encoder.compile()`` compiles the part that all tasks share.
 
     Args:
         modalities: What is predicted, by name, in the order of the tasks. Those without ``source`` are what is read.
@@ -134,10 +132,8 @@ class MultiModalMae(  # type: ignore[call-arg]
                 for name, modality in modalities.items()
             }
         )
-        self.shared_activation: Tensor | None = None
-        """What the encoder returned in the last forward pass, [B, V + 1, width], the global token at the end."""
 
-    def forward(self, mask_keys: Tensor, present: Tensor, **maps: Tensor) -> TaskLosses:
+    def forward(self, mask_keys: Tensor, present: Tensor, **maps: Tensor) -> Outputs:
         """Sums the losses of the samples for each task.
 
         Args:
@@ -146,15 +142,15 @@ class MultiModalMae(  # type: ignore[call-arg]
             maps: Each input modality, as its ``pack`` returns it, stacked, [B, ...].
 
         Returns:
-            Float32 sums of the samples' mean losses, and the numbers of samples, [T] each, in the order of ``tasks``.
+            Float32 sums of the samples' mean losses, and the numbers of samples, [T] each, in the order of ``tasks``;
+            as ``shared`` the encoder's output, [B, V + 1, width], the global token at the end.
         """
         prepared = self._prepare(present, maps)
         masks = self.budget(mask_keys, present, self.patches)
         tokens = self.encoder(prepared, masks.visible)
-        self.shared_activation = tokens
         losses = [self._task_loss(task, tokens, masks, prepared) for task in self.tasks]
         sums, counts = zip(*losses, strict=True)
-        return TaskLosses(torch.stack(sums), torch.stack(counts))
+        return Outputs(TaskLosses(torch.stack(sums), torch.stack(counts), self.tasks), shared=tokens)
 
     def task_counts(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Samples of each task in a batch, [T]: the counts that the model would return, without its forward pass."""
@@ -219,10 +215,6 @@ class MultiModalMae(  # type: ignore[call-arg]
             modalities = from_plain(modalities)
         model: MultiModalMae = super()._from_pretrained(modalities=modalities, strict=strict, **kwargs)
         return model
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A tensor inside a graph can be neither copied (averaged weights) nor pickled.
-        return {**super().__getstate__(), "shared_activation": None}  # type: ignore[no-untyped-call]
 
 
 def _sum_of_means(sums: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,8 +89,8 @@ def pretrain_mae(
     *,
     modalities: dict[str, Modality],
     scenes: ScenesConfig | None = None,
-    weighting: Callable[[int], Weighting] = SoftmaxMinimax,
-    risk: Callable[[int], RiskEstimator] = RiskEstimator,
+    weighting: Weighting = SoftmaxMinimax(),  # noqa: B008
+    risk: RiskEstimator = RiskEstimator(),  # noqa: B008
     mae: MaeShape = MaeShape(),  # noqa: B008  # read only
     crop: CropConfig = CropConfig(),  # noqa: B008
     init_from: str | None = None,
@@ -156,7 +157,7 @@ def pretrain_mae(
     if device.compile:
         model.encoder.compile()
     criterion = MultiTaskLoss(
-        model.tasks, weighting(len(model.tasks)), risk=risk(len(model.tasks)), on_nonfinite=on_nonfinite
+        model.tasks, copy.deepcopy(weighting), risk=copy.deepcopy(risk), on_nonfinite=on_nonfinite
     )
 
     def draw(trained: nn.Module) -> dict[str, Picture]:
@@ -178,7 +179,6 @@ def pretrain_mae(
         held_out=HeldOut(samples=held_out_images, collate=held_out_collate, number=held_out_samples),
         export=export,
         task_counts=model.task_counts,
-        shared=_shared_activation,
         layers=(Block,),
         pictures=draw if pictures > 0 else None,
     )
@@ -187,9 +187,3 @@ def pretrain_mae(
         report_unreadable(name, images, accelerator)
     accelerator.end_training()
     return evaluation
-
-
-def _shared_activation(model: nn.Module) -> Tensor:
-    assert isinstance(model, MultiModalMae)
-    assert model.shared_activation is not None
-    return model.shared_activation

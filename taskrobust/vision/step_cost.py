@@ -110,14 +110,13 @@ def _step(
     torch.manual_seed(0)
     modalities: dict[str, Modality] = {"rgb": Rgb(), "depth": Depth(), "semseg": SemSeg()}
     model = MultiModalMae(modalities, **asdict(mae)).to(device)
-    criterion = MultiTaskLoss(model.tasks, make_weighting(STRATEGIES[name], len(model.tasks))).to(device)
+    criterion = MultiTaskLoss(model.tasks, make_weighting(STRATEGIES[name])).to(device)
     optimizer = make_optimizer(model, criterion, OptimConfig())
 
     def step() -> None:
         with autocast():  # type: ignore[attr-defined]
-            losses = model(**batch)
-        shared = model.shared_activation if criterion.weighting.needs_gramian else None
-        criterion(losses, shared).backward()
+            outputs = model(**batch)
+        criterion(outputs).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -1,16 +1,19 @@
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from taskrobust._state import TaskModule
 
 
-class BufferAdam(nn.Module):
-    r"""Adam for a small tensor that a strategy steps by itself, its state in buffers.
+class BufferAdam(TaskModule):
+    r"""Adam for one number per task that a strategy steps by itself, its state in buffers.
 
     .. math:: x \leftarrow x - \eta \frac{m / (1 - \beta_1^k)}{\sqrt{v / (1 - \beta_2^k)} + \epsilon}
 
     ``torch.optim`` keeps its state outside of ``state_dict`` and counts steps on the host.
 
     Args:
-        size: Number of elements.
         lr: Learning rate :math:`\eta`.
         weight_decay: Coefficient of ``x`` in its gradient.
 
@@ -22,16 +25,17 @@ class BufferAdam(nn.Module):
     second: Tensor
     steps: Tensor
 
-    def __init__(self, size: int, lr: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
         super().__init__()
         self.lr = lr
         self.weight_decay = weight_decay
-        self.register_buffer("first", torch.zeros(size))
-        self.register_buffer("second", torch.zeros(size))
-        self.register_buffer("steps", torch.zeros(size))
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """Moments of 0."""
+        return {name: torch.zeros(self.num_tasks) for name in ("first", "second", "steps")}
 
     def step(self, values: Tensor, gradient: Tensor, active: Tensor) -> None:
-        """Step the ``active`` elements of ``values`` in place; the others keep their moments. Shapes [size]."""
+        """Step the ``active`` elements of ``values`` in place; the others keep their moments. Shapes [T]."""
         gradient = gradient + self.weight_decay * values
         self.first.copy_(torch.where(active, 0.9 * self.first + 0.1 * gradient, self.first))
         self.second.copy_(torch.where(active, 0.999 * self.second + 0.001 * gradient**2, self.second))

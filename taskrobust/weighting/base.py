@@ -1,45 +1,54 @@
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from taskrobust._state import TaskModule
 
 
-class Weighting(nn.Module, ABC):
-    """Says how much each task counts in a step, given the tasks' risks.
+class Weighting(TaskModule, ABC):
+    """Computes how much each task counts in a step from the tasks' risks.
 
-    A strategy is a subclass with :meth:`weights`. One that remembers something keeps it in buffers or parameters made
-    in ``__init__``, so that ``state_dict`` into a fresh object resumes exactly, and changes them in :meth:`update`, in
-    place and without a branch on their values, so that a step never waits for the device and ``torch.compile`` sees one
-    graph.
+    A strategy is a subclass with :meth:`weights`; its constructor takes settings. ``MultiTaskLoss`` tells it the tasks
+    (``self.tasks``, ``self.num_tasks``), masks absent ones, scales the weights to a common sum and pools risks over
+    ranks before it calls a strategy, which therefore sees the same numbers on every rank.
 
-    ``MultiTaskLoss`` masks absent tasks, scales the weights to a common sum and pools risks over ranks before it calls
-    a strategy; a strategy sees the same numbers on every rank.
+    One that remembers something returns its state before the first step from :meth:`initial_state` and changes it in
+    :meth:`update`, in place and without a branch on its values. Then ``state_dict`` into a new object resumes exactly,
+    a step never waits for the device, and ``torch.compile`` sees one graph.
 
-    Args:
-        num_tasks: Number of tasks T.
+    Example:
+        >>> from taskrobust import MultiTaskLoss
+        >>> class Worst(Weighting):
+        ...     def weights(self, risks, counts):
+        ...         return (risks == risks[counts > 0].max()).float()
+        >>> criterion = MultiTaskLoss(["noun", "verb"], Worst())
+        >>> criterion({"noun": torch.tensor(3.0), "verb": torch.tensor(1.0)})
+        tensor(3.)
     """
 
     needs_gramian: ClassVar[bool] = False
-    """Whether the strategy wants the inner products of the tasks' gradients, see :meth:`observe`."""
+    """Whether the strategy uses the inner products of the tasks' gradients, see :meth:`observe`."""
 
-    def __init__(self, num_tasks: int) -> None:
-        super().__init__()
-        if num_tasks < 1:
-            raise ValueError(f"Expected at least one task, got num_tasks={num_tasks}.")
-        self.num_tasks = num_tasks
+    needs_counts: ClassVar[bool] = False
+    """Whether mean losses without their counts are not enough."""
+
+    risks_above: float = -math.inf
+    """Risks at or below this are errors that name the task."""
 
     @abstractmethod
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Weights of the tasks in the scale of the strategy's paper, shape [T], not negative. Changes no state.
 
         Args:
-            risks: Risks of the tasks, shape [T], float32, detached. The values of absent tasks mean nothing.
+            risks: Risks of the tasks, shape [T], float32, detached. Those of absent tasks are arbitrary.
             counts: Numbers of elements behind them, shape [T]. 0 for an absent task, whose weight is ignored.
         """
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Learn from the risks of a step. Called once a step in training, after :meth:`weights`.
+        """Learn from the risks of a step. Called once per step in training, after :meth:`weights`.
 
         Args:
             risks: As in :meth:`weights`.
@@ -47,7 +56,10 @@ class Weighting(nn.Module, ABC):
         """
 
     def observe(self, gramian: Tensor) -> None:
-        """Take in the tasks' gradients. Called before :meth:`weights` if ``needs_gramian``.
+        """Learn the tasks' gradients, if ``needs_gramian``.
+
+        Called before :meth:`weights`, but in an accumulation window after it, at its end: weights that follow from the
+        gradients are one step late there.
 
         Args:
             gramian: Inner products of the gradients of the risks with respect to the shared tensors, shape [T, T]. The
@@ -55,7 +67,7 @@ class Weighting(nn.Module, ABC):
         """
 
     def end_epoch(self) -> None:
-        """Learn that an epoch is over. Called by the training loop."""
+        """Learn that an epoch is over, from ``MultiTaskLoss.end_epoch``."""
 
     def own_loss(self, risks: Tensor, share: Tensor) -> Tensor | None:
         """Scalar whose gradient trains the strategy's own parameters, None if there are none.
@@ -70,13 +82,18 @@ class Weighting(nn.Module, ABC):
         return None
 
 
-def masked_softmax(logits: Tensor, counts: Tensor) -> Tensor:
-    """Softmax over the tasks that are present, 0 for the others. Shape [T]."""
+def masked_softmax(values: Tensor, counts: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """Softmax of ``scale`` times the values over the tasks that are present, 0 for the others. Shape [T].
+
+    The largest value is subtracted before the product, which may overflow where the result does not.
+    """
     present = counts > 0
+    largest = values.masked_fill(~present, -torch.inf).max()
+    logits = scale * torch.where(present, values - largest, 0)
     return torch.where(present, logits.masked_fill(~present, -torch.inf).softmax(0), 0)
 
 
 def masked_mean(values: Tensor, counts: Tensor) -> Tensor:
     """Mean over the tasks that are present. Shape []."""
     present = counts > 0
-    return torch.where(present, values, 0).sum() / present.sum().clamp(min=1)
+    return (torch.where(present, values, 0) / present.sum().clamp(min=1)).sum()

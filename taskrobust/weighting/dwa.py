@@ -1,3 +1,6 @@
+import warnings
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -5,17 +8,25 @@ from taskrobust.weighting.base import Weighting
 
 
 class DWA(Weighting):
-    r"""Dynamic weight average: weighs tasks by how slowly their risks fell from one period to the next.
+    r"""Dynamic weight average: weights tasks by how slowly their risks fell from one period to the next.
 
     .. math:: w_t = T \operatorname{softmax}_t \left( \frac{\bar r_t(p - 1)}{\bar r_t(p - 2)} \Big/ \tau \right)
 
     :math:`\bar r_t(p)` is the mean risk over period p. The ratio of a task that was not seen in two periods is 1, so
-    the first two periods weigh all tasks alike.
+    the first two periods weight all tasks alike. Risks must be positive.
+
+    Example:
+        >>> from taskrobust import MultiTaskLoss
+        >>> criterion = MultiTaskLoss(["noun", "verb"], DWA(period=1))
+        >>> for noun in (4.0, 1.0, 1.0):
+        ...     _ = criterion({"noun": torch.tensor(noun), "verb": torch.tensor(2.0)})
+        >>> {task: round(weight.item(), 2) for task, weight in criterion.weights.items()}
+        {'noun': 0.41, 'verb': 0.59}
 
     Args:
-        num_tasks: Number of tasks T.
         temperature: :math:`\tau`. The larger, the more alike the weights.
-        period: Steps in a period. None takes epochs, as the paper does: the training loop calls :meth:`end_epoch`.
+        period: Steps in a period. None uses epochs, as the paper does: the training loop calls
+            ``MultiTaskLoss.end_epoch``.
 
     Raises:
         ValueError: If ``temperature`` or ``period`` is not positive.
@@ -29,16 +40,25 @@ class DWA(Weighting):
     means: Tensor
     step: Tensor
 
-    def __init__(self, num_tasks: int, temperature: float = 2.0, period: int | None = 100) -> None:
-        super().__init__(num_tasks)
+    risks_above = 0.0
+    patience = 10_000  # steps without an end of an epoch until a warning
+
+    def __init__(self, temperature: float = 2.0, period: int | None = 100) -> None:
+        super().__init__()
         if temperature <= 0 or (period is not None and period <= 0):
             raise ValueError(f"Expected a positive temperature and period, got {temperature} and {period}.")
         self.temperature = temperature
         self.period = period
-        self.register_buffer("period_sums", torch.zeros(num_tasks))
-        self.register_buffer("period_batches", torch.zeros(num_tasks))
-        self.register_buffer("means", torch.zeros(2, num_tasks))  # of the last period and of the one before it
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._unended_steps = 0
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """No period."""
+        return {
+            "period_sums": torch.zeros(self.num_tasks),
+            "period_batches": torch.zeros(self.num_tasks),
+            "means": torch.zeros(2, self.num_tasks),  # of the last period and of the one before it
+            "step": torch.zeros((), dtype=torch.int64),
+        }
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Softmax of the ratios of the last two periods' means, times T."""
@@ -54,10 +74,19 @@ class DWA(Weighting):
         self.step.add_(1)
         if self.period is not None:
             self._end_period(self.step % self.period == 0)
+        elif not torch.compiler.is_compiling():
+            self._unended_steps += 1
+            if self._unended_steps == self.patience:
+                warnings.warn(
+                    f"DWA(period=None) has not seen the end of an epoch for {self.patience} steps, so that its weights "
+                    "do not change. Call criterion.end_epoch() after each epoch, or set period to a number of steps.",
+                    stacklevel=2,
+                )
 
     @torch.no_grad()
     def end_epoch(self) -> None:
         """End the period if it is an epoch."""
+        self._unended_steps = 0
         if self.period is None:
             self._end_period(torch.ones_like(self.step, dtype=torch.bool))
 

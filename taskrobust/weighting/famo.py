@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -6,7 +8,7 @@ from taskrobust.weighting.base import Weighting
 
 
 class FAMO(Weighting):
-    r"""Fast adaptive multitask optimisation: decreases all tasks' risks at the same rate, from the risks alone.
+    r"""Fast adaptive multitask optimization: decreases all tasks' risks at the same rate, from the risks alone.
 
     .. math::
         z = \operatorname{softmax}(\xi), \qquad
@@ -17,11 +19,17 @@ class FAMO(Weighting):
     code runs the model twice on the same batch; the logits then lag one step behind, and smoothed risks make up for the
     noise between batches.
 
+    Example:
+        >>> from taskrobust import MultiTaskLoss
+        >>> criterion = MultiTaskLoss(["noun", "verb"], FAMO())
+        >>> _ = criterion({"noun": torch.tensor(4.0), "verb": torch.tensor(1.0)})
+        >>> {task: round(weight.item(), 2) for task, weight in criterion.weights.items()}
+        {'noun': 0.2, 'verb': 0.8}
+
     Args:
-        num_tasks: Number of tasks T.
         lr: Learning rate of the logits :math:`\xi`.
         weight_decay: Coefficient of :math:`\xi` in its gradient.
-        lower_bound: :math:`b_t`, the same for all tasks; risks must stay above it.
+        lower_bound: :math:`b_t`, the same for all tasks; a risk at or below it is an error.
 
     References:
         Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023, Algorithm 1.
@@ -31,13 +39,20 @@ class FAMO(Weighting):
     log_risks: Tensor
     seen: Tensor
 
-    def __init__(self, num_tasks: int, lr: float = 0.025, weight_decay: float = 1e-3, lower_bound: float = 0.0) -> None:
-        super().__init__(num_tasks)
-        self.lower_bound = lower_bound
-        self.adam = BufferAdam(num_tasks, lr, weight_decay)
-        self.register_buffer("logits", torch.zeros(num_tasks))
-        self.register_buffer("log_risks", torch.zeros(num_tasks))
-        self.register_buffer("seen", torch.zeros(num_tasks, dtype=torch.bool))
+    def __init__(self, lr: float = 0.025, weight_decay: float = 1e-3, lower_bound: float = 0.0) -> None:
+        super().__init__()
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.lower_bound = self.risks_above = lower_bound
+        self.adam = BufferAdam(lr, weight_decay)
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """Equal logits."""
+        return {
+            "logits": torch.zeros(self.num_tasks),
+            "log_risks": torch.zeros(self.num_tasks),
+            "seen": torch.zeros(self.num_tasks, dtype=torch.bool),
+        }
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Softmax of the logits over what is left of the risks, scaled to the sum 1."""

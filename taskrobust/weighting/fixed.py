@@ -1,32 +1,43 @@
+import math
 from collections.abc import Sequence
+from typing import Self
 
-import torch
 from torch import Tensor
 
 from taskrobust.weighting.base import Weighting
 
 
 class Fixed(Weighting):
-    r"""Weighs the tasks by given constants.
+    r"""Weights the tasks by given constants.
 
     .. math:: w_t = c_t
 
+    Example:
+        >>> import torch
+        >>> from taskrobust import MultiTaskLoss
+        >>> criterion = MultiTaskLoss(["noun", "verb"], Fixed([3.0, 1.0]))
+        >>> criterion({"noun": torch.tensor(2.0), "verb": torch.tensor(1.0)})
+        tensor(1.7500)
+
     Args:
-        num_tasks: Number of tasks T.
-        values: The constants :math:`c_t`, T numbers that are not negative.
+        values: The constants :math:`c_t`, one per task, none negative.
 
     Raises:
-        ValueError: If ``values`` are not T numbers of which none is negative and one is positive.
+        ValueError: If a value is negative or not finite, or none is positive.
     """
 
-    values: Tensor
+    def __init__(self, values: Sequence[float]) -> None:
+        super().__init__()
+        if not all(0 <= value < math.inf for value in values) or not any(values):
+            raise ValueError(f"Expected finite weights, none negative and one positive, got {list(values)}.")
+        self.values = tuple(values)
 
-    def __init__(self, num_tasks: int, values: Sequence[float]) -> None:
-        super().__init__(num_tasks)
-        if len(values) != num_tasks or min(values) < 0 or max(values) == 0:
-            raise ValueError(f"Expected {num_tasks} weights, none negative and one positive, got {list(values)}.")
-        self.register_buffer("values", torch.tensor(values, dtype=torch.float32))
+    def setup(self, tasks: Sequence[str]) -> Self:
+        """Check that there is one value per task."""
+        super().setup(tasks)
+        self._values = self.per_task("values")
+        return self
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """The constants."""
-        return self.values
+        return self._values.on(risks.device)

@@ -5,19 +5,28 @@ from taskrobust.weighting.base import Weighting, masked_mean
 
 
 class GeometricMean(Weighting):
-    r"""Minimises the geometric mean of the risks: every task counts by its relative progress.
+    r"""Minimizes the geometric mean of the risks: every task counts by its relative progress.
 
     .. math:: L = \Big( \prod_t r_t \Big)^{1/T}, \qquad w_t = \frac{L}{T r_t}
 
     The opposite of minimax: the smaller a risk, the larger its weight. Risks must be positive.
+
+    Example:
+        >>> from taskrobust import MultiTaskLoss
+        >>> criterion = MultiTaskLoss(["noun", "verb"], GeometricMean(), weight_sum="paper")
+        >>> criterion({"noun": torch.tensor(8.0), "verb": torch.tensor(2.0)})
+        tensor(4.)
 
     References:
         Chennupati et al., MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for Multi-Task
         Learning, CVPR Workshops 2019, equation 4.
     """
 
+    risks_above = 0.0
+
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Geometric mean over T times the risk."""
-        risks = torch.where(counts > 0, risks, 1).clamp(min=1e-12)
+        present = counts > 0
+        risks = torch.where(present, risks, 1).clamp(min=1e-12)  # 0 before the first step
         geometric_mean = masked_mean(risks.log(), counts).exp()
-        return geometric_mean / ((counts > 0).sum() * risks)
+        return geometric_mean / (present.sum().clamp(min=1) * risks)

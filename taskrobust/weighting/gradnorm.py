@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from taskrobust.weighting.base import Weighting, masked_mean
 
 
 class GradNorm(Weighting):
-    r"""Learns weights under which the tasks' gradients on the shared layer have norms that fit their training rates.
+    r"""Learns weights for which the tasks' gradients on the shared layer have norms that fit their training rates.
 
     .. math::
         G_t = w_t \lVert \nabla_W r_t \rVert, \qquad
@@ -20,16 +21,23 @@ class GradNorm(Weighting):
     differentiated twice. The weights take an Adam step on it and are scaled to the sum T. W is given as
     ``criterion(losses, shared=...)``: the parameters of the last shared layer, or the activation after it.
 
+    Example:
+        >>> from torch import nn
+        >>> from taskrobust import MultiTaskLoss
+        >>> trunk, heads = nn.Linear(3, 4), nn.Linear(4, 2)
+        >>> criterion = MultiTaskLoss(["noun", "verb"], GradNorm())
+        >>> risks = heads(trunk(torch.ones(8, 3))).square().mean(0)
+        >>> criterion({"noun": risks[0], "verb": risks[1]}, shared=trunk.weight).backward()
+
     Args:
-        num_tasks: Number of tasks T.
-        alpha: Strength :math:`a` with which tasks that train slowly are favoured.
+        alpha: Strength :math:`a` with which tasks that train slowly are favored.
         lr: Learning rate of the weights.
-        initial_risks: :math:`r_t(0)`, T numbers: log C for a cross-entropy among C classes. None takes the mean of the
-            first ``initial_steps`` batches with the task.
+        initial_risks: :math:`r_t(0)`, one per task: log C for a cross-entropy among C classes. None uses the mean of
+            the first ``initial_steps`` batches with the task.
         initial_steps: See ``initial_risks``.
 
     Raises:
-        ValueError: If ``initial_risks`` are not T positive numbers or ``initial_steps`` is not positive.
+        ValueError: If ``initial_risks`` or ``initial_steps`` are not positive.
 
     References:
         Chen et al., GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks, ICML 2018,
@@ -37,7 +45,7 @@ class GradNorm(Weighting):
     """
 
     needs_gramian = True
-    smallest_weight = 1e-3  # the paper lets weights cross zero, where their tasks would be unlearnt
+    smallest_weight = 1e-3  # the paper lets weights cross zero, where their tasks would be unlearned
 
     task_weights: Tensor
     norms: Tensor
@@ -46,33 +54,38 @@ class GradNorm(Weighting):
 
     def __init__(
         self,
-        num_tasks: int,
         alpha: float = 1.5,
         lr: float = 0.025,
         initial_risks: Sequence[float] | None = None,
         initial_steps: int = 1,
     ) -> None:
-        super().__init__(num_tasks)
+        super().__init__()
         if initial_steps < 1:
             raise ValueError(f"Expected initial_steps >= 1, got {initial_steps}.")
-        if initial_risks is not None and (len(initial_risks) != num_tasks or min(initial_risks) <= 0):
-            raise ValueError(f"Expected {num_tasks} positive initial risks, got {list(initial_risks)}.")
-        known = initial_risks is not None
+        if initial_risks is not None and not all(0 < risk < math.inf for risk in initial_risks):
+            raise ValueError(f"Expected positive initial risks, got {list(initial_risks)}.")
         self.alpha = alpha
+        self.lr = lr
+        self.initial_risks = initial_risks
         self.initial_steps = initial_steps
-        self.adam = BufferAdam(num_tasks, lr)
-        self.register_buffer("task_weights", torch.ones(num_tasks))
-        self.register_buffer("norms", torch.zeros(num_tasks))
-        sums = torch.tensor(initial_risks) * initial_steps if initial_risks is not None else torch.zeros(num_tasks)
-        self.register_buffer("initial_sums", sums.float())
-        self.register_buffer("initial_batches", torch.full((num_tasks,), float(initial_steps if known else 0)))
+        self.adam = BufferAdam(lr)
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """Equal weights."""
+        known = self.initial_risks is not None
+        return {
+            "task_weights": torch.ones(self.num_tasks),
+            "norms": torch.zeros(self.num_tasks),
+            "initial_sums": self.initial_steps * torch.tensor(self.per_task("initial_risks", default=0.0).values),
+            "initial_batches": torch.full((self.num_tasks,), float(self.initial_steps if known else 0)),
+        }
 
     def observe(self, gramian: Tensor) -> None:
-        """Take the norms of the gradients from the diagonal."""
+        """Read the norms of the gradients from the diagonal."""
         self.norms.copy_(gramian.diagonal().clamp(min=0).sqrt())
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """The learnt weights, of sum T."""
+        """The learned weights, of sum T."""
         return self.task_weights
 
     def update(self, risks: Tensor, counts: Tensor) -> None:

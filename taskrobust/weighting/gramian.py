@@ -1,32 +1,12 @@
 """Inner products of the tasks' gradients on what they share."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from taskrobust.risk import world_size
-
-
-class DisjointRows(NamedTuple):
-    """A shared activation of which each row is read by one task only, as the hidden states of masked tokens are.
-
-    The gradients of all tasks then come from one backward pass to the activation instead of T.
-
-    Attributes:
-        activation: Shared activation, shape [M, ...], in the graph of the losses.
-        owner: Index of the task that reads each row, shape [M]. Rows with an index of T or more belong to none.
-    """
-
-    activation: Tensor
-    owner: Tensor
-
-
-Shared = Tensor | Sequence[Tensor] | DisjointRows
-"""Parameters of the last shared layer, or an activation after it: one form or the other, not a mixture. Where
-parameters are sharded (FSDP), the activation."""
+from taskrobust.outputs import DisjointRows, Shared
+from taskrobust.ranks import Ranks
 
 
 class GramianEstimator:
@@ -39,12 +19,12 @@ class GramianEstimator:
 
     Args:
         num_tasks: Number of tasks T.
-        process_group: The ranks that share a batch.
+        ranks: The ranks that share a batch.
     """
 
-    def __init__(self, num_tasks: int, process_group: dist.ProcessGroup | None) -> None:
+    def __init__(self, num_tasks: int, ranks: Ranks) -> None:
         self.num_tasks = num_tasks
-        self.process_group = process_group
+        self.ranks = ranks
         self.jacobian: Tensor | None = None
         self.products: Tensor | None = None
 
@@ -53,10 +33,10 @@ class GramianEstimator:
 
         Args:
             risks: This batch's part of the risks, shape [T], whose gradient is R times this rank's share of the global
-                one, as from ``global_mean``.
+                one.
             shared: What the tasks share, in the graph of ``risks``.
         """
-        ranks = world_size(self.process_group)
+        ranks = self.ranks.size
         if isinstance(shared, DisjointRows):
             (gradient,) = torch.autograd.grad(risks.sum() / ranks, shared.activation, retain_graph=True)
             squares = gradient.float().flatten(1).square().sum(1)
@@ -81,8 +61,7 @@ class GramianEstimator:
         """The Gram matrix over all that was added on all ranks, shape [T, T]."""
         parts = self.products if self.jacobian is None else self.jacobian
         assert parts is not None
-        if world_size(self.process_group) > 1:
-            dist.all_reduce(parts, group=self.process_group)
+        parts = self.ranks.sum(parts)
         return parts if self.jacobian is None else parts @ parts.T
 
     def _add_products(self, products: Tensor) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -5,14 +7,21 @@ from taskrobust.weighting.base import Weighting, masked_softmax
 
 
 class GroupDRO(Weighting):
-    r"""Online group distributionally robust optimisation: exponentiated gradient ascent on the weights.
+    r"""Online group distributionally robust optimization: exponentiated gradient ascent on the weights.
 
     .. math:: q_t \leftarrow \frac{q_t \exp(\eta r_t)}{\sum_j q_j \exp(\eta r_j)}, \qquad L = \sum_t q_t r_t
 
     :math:`\log q` is kept, so that large risks do not overflow. An absent task keeps its :math:`\log q`.
 
+    Example:
+        >>> from taskrobust import MultiTaskLoss
+        >>> criterion = MultiTaskLoss(["noun", "verb"], GroupDRO(step_size=0.1))
+        >>> for _ in range(10):
+        ...     _ = criterion({"noun": torch.tensor(2.0), "verb": torch.tensor(1.0)})
+        >>> {task: round(weight.item(), 2) for task, weight in criterion.weights.items()}
+        {'noun': 0.73, 'verb': 0.27}
+
     Args:
-        num_tasks: Number of tasks T.
         step_size: :math:`\eta`, in one over the unit of the risks.
 
     Raises:
@@ -24,12 +33,15 @@ class GroupDRO(Weighting):
 
     log_weights: Tensor
 
-    def __init__(self, num_tasks: int, step_size: float = 0.01) -> None:
-        super().__init__(num_tasks)
-        if step_size < 0:
+    def __init__(self, step_size: float = 0.01) -> None:
+        super().__init__()
+        if not step_size >= 0:
             raise ValueError(f"Expected step_size >= 0, got {step_size}.")
         self.step_size = step_size
-        self.register_buffer("log_weights", torch.zeros(num_tasks).log_softmax(0))
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """Equal weights."""
+        return {"log_weights": torch.zeros(self.num_tasks).log_softmax(0)}
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """The weights after the ascent step on these risks."""

@@ -4,12 +4,21 @@ from taskrobust.weighting.base import Weighting
 
 
 class Proportional(Weighting):
-    r"""Weighs each task by its share of the elements: the plain mean over all elements, whatever their task.
+    r"""Weights each task by its share of the elements: the plain mean over all elements, whatever their task.
 
     .. math:: w_t = \frac{N_t}{\sum_j N_j}, \qquad \sum_t w_t \frac{S_t}{N_t} = \frac{\sum_t S_t}{\sum_t N_t}
 
-    With one task a part of speech this is the masked language modelling loss of BERT.
+    With one task per part of speech this is the masked language modeling loss of BERT.
+
+    Example:
+        >>> import torch
+        >>> from taskrobust import MultiTaskLoss
+        >>> criterion = MultiTaskLoss(["noun", "verb"], Proportional())
+        >>> criterion({"noun": (torch.tensor(2.0), 3), "verb": (torch.tensor(1.0), 1)})  # means and counts
+        tensor(1.7500)
     """
+
+    needs_counts = True
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Counts over their sum."""

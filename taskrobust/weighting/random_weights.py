@@ -1,6 +1,9 @@
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from taskrobust._random import hash_of, normal
 from taskrobust.weighting.base import Weighting, masked_softmax
 
 
@@ -9,32 +12,38 @@ class RandomWeights(Weighting):
 
     .. math:: w = \operatorname{softmax}(\xi), \qquad \xi \sim \mathcal N(0, I_T)
 
-    The draws come from a table made from the seed, so that all ranks and a resumed run draw the same. They repeat after
-    ``period`` steps.
+    A draw is a hash of seed, step and task, so that all ranks and a resumed run draw the same.
+
+    Example:
+        >>> from taskrobust import MultiTaskLoss
+        >>> criterion = MultiTaskLoss(["noun", "verb"], RandomWeights(seed=1))
+        >>> _ = criterion({"noun": torch.tensor(1.0), "verb": torch.tensor(1.0)})
+        >>> sum(criterion.weights.values())
+        tensor(1.)
 
     Args:
-        num_tasks: Number of tasks T.
         seed: Seed of the draws.
 
     References:
         Lin et al., Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning, TMLR 2022.
     """
 
-    period = 1 << 14
-
-    draws: Tensor
     step: Tensor
 
-    def __init__(self, num_tasks: int, seed: int = 0) -> None:
-        super().__init__(num_tasks)
-        generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("draws", torch.randn(self.period, num_tasks, generator=generator), persistent=False)
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """No steps."""
+        return {"step": torch.zeros((), dtype=torch.int64)}
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Softmax of this step's draw."""
-        return masked_softmax(self.draws.index_select(0, (self.step % self.period).reshape(1))[0], counts)
+        key = hash_of(torch.full_like(self.step, self.seed), self.step)
+        draws = normal(hash_of(key[None], torch.arange(self.num_tasks, device=key.device)))
+        return masked_softmax(draws.float(), counts)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Go on to the next draw."""
+        """Move to the next draw."""
         self.step.add_(1)

@@ -1,56 +1,62 @@
+import math
 from collections.abc import Sequence
+from typing import Self
 
-import torch
 from torch import Tensor
 
 from taskrobust.weighting.base import Weighting, masked_softmax
 
 
 class STCH(Weighting):
-    r"""Smooth Tchebycheff scalarisation: a preference for each task, and a smooth maximum of what is left to gain.
+    r"""Smooth Tchebycheff scalarization: a preference for each task, and a smooth maximum of what is left to gain.
 
     .. math::
         L = \mu \log \sum_t \exp \frac{\lambda_t (r_t - z_t)}{\mu}, \qquad
         w_t = \lambda_t \operatorname{softmax}_t \frac{\lambda_t (r_t - z_t)}{\mu}
 
-    With equal preferences this is ``SoftmaxMinimax`` with :math:`\alpha = 1 / (T \mu)`.
+    With equal preferences this is ``SoftmaxMinimax(alpha, relative=False)`` with :math:`\alpha = 1 / (T \mu)`.
+
+    Example:
+        >>> import torch
+        >>> from taskrobust import MultiTaskLoss
+        >>> criterion = MultiTaskLoss(["noun", "verb"], STCH(mu=0.5))
+        >>> _ = criterion({"noun": torch.tensor(2.0), "verb": torch.tensor(1.0)})
+        >>> {task: round(weight.item(), 2) for task, weight in criterion.weights.items()}
+        {'noun': 0.73, 'verb': 0.27}
 
     Args:
-        num_tasks: Number of tasks T.
         mu: Smoothing :math:`\mu`, in the unit of the risks times that of the preferences.
-        preferences: :math:`\lambda_t`, T positive numbers. None takes 1 / T for each.
-        ideal: Ideal point :math:`z_t`, the best risk that each task could have, T numbers. None takes 0 for each.
+        preferences: :math:`\lambda_t`, one positive number per task. None is 1 / T for each.
+        ideal: Ideal point :math:`z_t`, the best risk that each task could have. None is 0 for each.
 
     Raises:
-        ValueError: If ``mu`` is not positive, or ``preferences`` or ``ideal`` are not one number for each task.
+        ValueError: If ``mu`` is not positive, or ``preferences`` or ``ideal`` are not one number per task.
 
     References:
         Lin et al., Smooth Tchebycheff Scalarization for Multi-Objective Optimization, ICML 2024, equation 11.
     """
 
-    preferences: Tensor
-    ideal: Tensor
-
     def __init__(
-        self,
-        num_tasks: int,
-        mu: float = 1.0,
-        preferences: Sequence[float] | None = None,
-        ideal: Sequence[float] | None = None,
+        self, mu: float = 1.0, preferences: Sequence[float] | None = None, ideal: Sequence[float] | None = None
     ) -> None:
-        super().__init__(num_tasks)
-        if mu <= 0:
+        super().__init__()
+        if not mu > 0:
             raise ValueError(f"Expected mu > 0, got {mu}.")
-        preferences = preferences if preferences is not None else [1 / num_tasks] * num_tasks
-        ideal = ideal if ideal is not None else [0.0] * num_tasks
-        if len(preferences) != num_tasks or min(preferences) <= 0:
-            raise ValueError(f"Expected {num_tasks} positive preferences, got {list(preferences)}.")
-        if len(ideal) != num_tasks:
-            raise ValueError(f"Expected an ideal point of {num_tasks} numbers, got {list(ideal)}.")
+        if preferences is not None and not all(0 < preference < math.inf for preference in preferences):
+            raise ValueError(f"Expected positive preferences, got {list(preferences)}.")
         self.mu = mu
-        self.register_buffer("preferences", torch.tensor(preferences, dtype=torch.float32), persistent=False)
-        self.register_buffer("ideal", torch.tensor(ideal, dtype=torch.float32), persistent=False)
+        self.preferences = preferences
+        self.ideal = ideal
+
+    def setup(self, tasks: Sequence[str]) -> Self:
+        """Check that there is one preference and one ideal risk per task."""
+        super().setup(tasks)
+        self._preferences = self.per_task("preferences", default=1 / len(tasks))
+        self._ideal = self.per_task("ideal", default=0.0)
+        return self
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Preferences times the softmax of the preferred gaps."""
-        return self.preferences * masked_softmax(self.preferences * (risks - self.ideal) / self.mu, counts)
+        preferences = self._preferences.on(risks.device)
+        gaps = preferences * (risks - self._ideal.on(risks.device))
+        return preferences * masked_softmax(gaps, counts, 1 / self.mu)

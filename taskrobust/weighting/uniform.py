@@ -4,9 +4,15 @@ from taskrobust.weighting.base import Weighting
 
 
 class Uniform(Weighting):
-    r"""Weighs all tasks alike: the average risk of usual multi-task pre-training.
+    r"""Weights all tasks alike: the average risk of usual multi-task pre-training.
 
     .. math:: w_t = \frac{1}{T}
+
+    Example:
+        >>> import torch
+        >>> from taskrobust import MultiTaskLoss
+        >>> MultiTaskLoss(["noun", "verb"], Uniform())({"noun": torch.tensor(2.0), "verb": torch.tensor(1.0)})
+        tensor(1.5000)
 
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, equation 4.

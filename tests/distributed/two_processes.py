@@ -8,6 +8,7 @@ The results name each scenario with None or what went wrong.
 import copy
 import json
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,14 +23,24 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
-from taskrobust import MultiTaskLoss, NonFiniteLossError, RiskEstimator, TaskLosses, pool_batches
-from taskrobust.weighting import DisjointRows, strategies
+from taskrobust import (
+    DisjointRows,
+    MultiTaskLoss,
+    NonFiniteLossError,
+    RiskEstimator,
+    TaskLosses,
+    evaluate,
+    pool_batches,
+)
+from taskrobust.weighting import strategies
 
 TASKS = ("noun", "verb", "adjective")
 ARGUMENTS: dict[str, dict[str, Any]] = {"Fixed": {"values": (0.5, 0.3, 0.2)}, "DWA": {"period": 2}}
 # Rows of each task on each rank. The verb is absent on one rank in the first step, everywhere in the second.
 ROWS = [([7, 3, 1], [2, 0, 6]), ([4, 0, 5], [3, 0, 2]), ([1, 9, 0], [5, 1, 0]), ([2, 2, 2], [0, 0, 8])]
+UNEVEN = ("SoftmaxMinimax", "Uncertainty", "GradNorm")  # strategies of windows of different lengths
 SHARED_FORMS = ("parameters", "activation", "disjoint_rows")
 close = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-6)
 
@@ -95,8 +106,8 @@ def pair(name: str, wrap: Callable[[Model], nn.Module], form: str, smoothing: fl
     """This rank's trainee, and one that sees all rows by itself."""
 
     def criterion(group: dist.ProcessGroup | None) -> MultiTaskLoss:
-        weighting = strategies()[name](len(TASKS), **ARGUMENTS.get(name, {}))
-        risk = RiskEstimator(len(TASKS), smoothing=smoothing, normalization="initial")
+        weighting = strategies()[name](**ARGUMENTS.get(name, {}))
+        risk = RiskEstimator(smoothing=smoothing, normalization="initial")
         return MultiTaskLoss(TASKS, weighting, risk=risk, process_group=group)
 
     model = Model()
@@ -108,9 +119,9 @@ def assert_same_step(shared: Trainee, alone: Trainee) -> None:
     """Gradients are those of one process, weights and the strategies' parameters bit-identical on all ranks."""
     for gradient, expected in zip(shared.gradients(), alone.gradients(), strict=True):
         close(gradient, expected)
-    close(shared.criterion.weight_vector, alone.criterion.weight_vector)
-    close(shared.criterion.risk_vector, alone.criterion.risk_vector, equal_nan=True)
-    for value in (shared.criterion.weight_vector, *shared.criterion.state_dict().values()):
+    close(shared.criterion.last.weight_vector, alone.criterion.last.weight_vector)
+    close(shared.criterion.last.risk_vector, alone.criterion.last.risk_vector, equal_nan=True)
+    for value in (shared.criterion.last.weight_vector, *shared.criterion.state_dict().values()):
         on_ranks = [torch.empty_like(value) for _ in range(dist.get_world_size())]
         dist.all_gather(on_ranks, value.detach())
         assert all(torch.equal(other, value) for other in on_ranks)
@@ -140,14 +151,14 @@ def train_on_windows(name: str, form: str, two_passes: bool) -> None:
         with torch.no_grad():
             losses = pool_batches(shared.model(*rows) for rows in own)
             union_losses = alone.model(*union)
-        with shared.criterion.accumulate(losses if two_passes else losses.counts):
+        with shared.criterion.accumulate(**({"losses": losses} if two_passes else {"counts": losses.counts})):
             for index, rows in enumerate(own):
                 with shared.wrapped.no_sync() if index < 2 else nullcontext():  # type: ignore[operator]
                     shared.backward(rows)
         if two_passes:
             alone.backward(tuple(union))
         else:
-            with alone.criterion.accumulate(union_losses.counts):
+            with alone.criterion.accumulate(counts=union_losses.counts):
                 alone.backward(tuple(union))
         assert_same_step(shared, alone)
 
@@ -179,12 +190,120 @@ def a_loss_that_is_not_finite_on_one_rank() -> None:
     assert "['verb']" in message
 
 
+def evaluation_is_local() -> None:
+    """One rank evaluates, or both do on different numbers of batches, and training goes on as without it."""
+    trainees = [pair("GroupDRO", DistributedDataParallel, "parameters")[0] for _ in range(2)]
+    for step in range(3):
+        for watched, trainee in enumerate(trainees):
+            trainee.backward(batch(step, [dist.get_rank()]))
+            trainee.optimizer.step()
+            trainee.optimizer.zero_grad()
+            if not watched:
+                continue
+            trainee.criterion.eval()
+            for number in range(2 - dist.get_rank()):
+                with torch.no_grad():
+                    trainee.criterion(trainee.model(*batch(number, [0])))
+            trainee.criterion.train()
+            if dist.get_rank() == 0:
+                evaluate(trainee.model, trainee.criterion, [batch(7, [0])], pool=False)
+    for value, expected in zip(*(t.criterion.state_dict().values() for t in trainees), strict=True):
+        assert torch.equal(value, expected)
+    for value, expected in zip(*(t.model.parameters() for t in trainees), strict=True):
+        assert torch.equal(value, expected)
+
+
+def evaluation_of_uneven_ranks_is_that_of_the_union() -> None:
+    """The ranks have two batches and one."""
+    criterion, alone = (MultiTaskLoss(TASKS, process_group=group) for group in (None, ALONE))
+    model = Model()
+    batches = [batch(step, [step % 2]) for step in range(3)]
+    found = evaluate(model, criterion, batches[dist.get_rank() :: 2])
+    expected = evaluate(model, alone, batches)
+    assert found.risks.keys() == expected.risks.keys()
+    for task, risk in found.risks.items():
+        assert abs(risk - expected.risks[task]) <= 1e-6 * risk
+    assert found.worst_task == expected.worst_task
+
+
+def windows_of_unequal_length(name: str, two_passes: bool) -> None:
+    """One rank has three micro-batches, the other two."""
+    shared, alone = pair(name, DistributedDataParallel, "activation")
+    lengths = (3, 2)
+    for step in range(4):
+        own = [batch(10 * step + n, [dist.get_rank()]) for n in range(lengths[dist.get_rank()])]
+        every = [batch(10 * step + n, [rank]) for rank in (0, 1) for n in range(lengths[rank])]
+        union = [torch.cat(parts) for parts in zip(*every, strict=True)]
+        with torch.no_grad():
+            losses = pool_batches(shared.model(*rows) for rows in own)
+            union_losses = alone.model(*union)
+        with shared.criterion.accumulate(**({"losses": losses} if two_passes else {"counts": losses.counts})):
+            for index, rows in enumerate(own):
+                with shared.wrapped.no_sync() if index < len(own) - 1 else nullcontext():  # type: ignore[operator]
+                    shared.backward(rows)
+        with alone.criterion.accumulate(
+            **({"losses": union_losses} if two_passes else {"counts": union_losses.counts})
+        ):
+            alone.backward(tuple(union))
+        assert_same_step(shared, alone)
+        close(shared.criterion.last.total, alone.criterion.last.total)
+
+
+def a_window_that_is_not_finite_on_one_rank() -> None:
+    """All ranks raise when it closes, or skip it."""
+    for on_nonfinite in ("raise", "skip"):
+        criterion = MultiTaskLoss(TASKS, risk=RiskEstimator(smoothing=0.5), on_nonfinite=on_nonfinite)
+        criterion(TaskLosses(torch.ones(3), torch.ones(3)))
+        before = {name: value.clone() for name, value in criterion.risk.state_dict().items()}
+        raised = False
+        try:
+            with criterion.accumulate(counts=torch.ones(3) * 2):
+                for number in range(2):
+                    bad = torch.nan if dist.get_rank() and number else 1.0
+                    criterion(TaskLosses(torch.tensor([1.0, bad, 1.0]), torch.ones(3)))
+        except NonFiniteLossError:
+            raised = True
+        assert raised == (on_nonfinite == "raise")
+        assert raised or not criterion.last.finite
+        assert all(torch.equal(value, before[name]) for name, value in criterion.risk.state_dict().items())
+
+
+def names_in_another_order() -> None:
+    """As a set's order is on every rank."""
+    criterion = MultiTaskLoss(TASKS if dist.get_rank() else TASKS[::-1])
+    message = ""
+    try:
+        criterion(TaskLosses(torch.ones(3), torch.ones(3)))
+    except ValueError as error:
+        message = str(error)
+    assert message.startswith("Expected the same tasks in the same order on all ranks, got [")
+
+
+def copies_with_a_process_group() -> None:
+    """Copies share the group, pickles drop it, and an average of a model that holds the criterion can be made."""
+    criterion = MultiTaskLoss(TASKS, process_group=ALONE)
+    assert copy.deepcopy(criterion).ranks.group is ALONE
+    assert pickle.loads(pickle.dumps(criterion)).ranks.group is None
+    averaged = AveragedModel(nn.ModuleDict({"criterion": criterion}))
+    assert averaged.module["criterion"].ranks.size == 1
+
+
 def scenarios() -> dict[str, Callable[[], None]]:
     """What is tried, by the name under which its result is reported."""
     scenarios: dict[str, Callable[[], None]] = {
         "means by rank": means_by_rank_would_differ,
         "non-finite on one rank": a_loss_that_is_not_finite_on_one_rank,
     }
+    scenarios |= {
+        "evaluation is local": evaluation_is_local,
+        "evaluation of uneven ranks": evaluation_of_uneven_ranks_is_that_of_the_union,
+        "window that is not finite on one rank": a_window_that_is_not_finite_on_one_rank,
+        "names in another order": names_in_another_order,
+        "copies with a process group": copies_with_a_process_group,
+    }
+    for name in UNEVEN:
+        for two_passes in (False, True):
+            scenarios[f"uneven windows {two_passes} {name}"] = partial(windows_of_unequal_length, name, two_passes)
     for name, strategy in strategies().items():
         for form in SHARED_FORMS if strategy.needs_gramian else SHARED_FORMS[:1]:
             scenarios[f"ddp {name} {form}"] = partial(train, name, DistributedDataParallel, form)

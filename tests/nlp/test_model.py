@@ -15,10 +15,11 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from taskrobust import GradNorm, MultiTaskLoss
+from taskrobust import GradNorm, MultiTaskLoss, TaskLosses, pool_batches
 from taskrobust.nlp.model import TASKS, PosBertForPreTraining, task_counts
 from taskrobust.nlp.tagset import CLASSES, OUTSIDE
 from taskrobust.nlp.unpadded import UNPADDED
+from taskrobust.ranks import Ranks
 from taskrobust.weighting.gramian import GramianEstimator
 
 Batch = dict[str, Tensor]
@@ -100,7 +101,8 @@ def peer_loss(peer: BertForPreTraining, batch: Batch) -> Tensor:
     return peer(**peer_inputs(batch), labels=labels, next_sentence_label=batch["next_sentence_label"]).loss
 
 
-def mean_over_words_plus_mean_over_pairs(sums: Tensor, counts: Tensor) -> Tensor:
+def mean_over_words_plus_mean_over_pairs(losses: TaskLosses) -> Tensor:
+    sums, counts = losses.sums, losses.counts
     return sums[:-1].sum() / counts[:-1].sum() + sums[-1] / counts[-1]
 
 
@@ -118,7 +120,7 @@ def test_sums_and_counts_are_those_of_the_logits_of_bert_for_pre_training(
     expected = [words[batch["classes"] == index].sum() for index in range(len(CLASSES))]
     expected.append(F.cross_entropy(outputs.seq_relationship_logits, batch["next_sentence_label"], reduction="sum"))
 
-    losses = model(**batch)
+    losses = model(**batch).losses
 
     torch.testing.assert_close(losses.sums, torch.stack(expected), rtol=1e-5, atol=1e-5)
     assert losses.counts.tolist() == [3, 3, 3, 3, 2, 2, 2, 2, 0, 4]
@@ -129,7 +131,7 @@ def test_loss_and_gradients_are_those_of_bert_for_pre_training(model: PosBertFor
     expected = peer_loss(peer, batch)
     expected.backward()
 
-    loss = mean_over_words_plus_mean_over_pairs(*model(**batch))
+    loss = mean_over_words_plus_mean_over_pairs(model(**batch).losses)
     loss.backward()
 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
@@ -144,18 +146,18 @@ def test_padding_rows_count_nowhere(model: PosBertForPreTraining, batch: Batch) 
         k: v[:-PADDING_ROWS] if k in ("masked_positions", "labels", "classes") else v for k, v in batch.items()
     }
 
-    sums, counts = model(**batch)
-    expected_sums, expected_counts = model(**unpadded_rows)
+    losses = model(**batch).losses
+    expected = model(**unpadded_rows).losses
 
-    torch.testing.assert_close(sums, expected_sums)
-    assert counts.tolist() == expected_counts.tolist()
+    torch.testing.assert_close(losses.sums, expected.sums)
+    assert losses.counts.tolist() == expected.counts.tolist()
 
 
 def test_an_absent_class_has_sum_and_count_zero_and_a_finite_gradient(
     model: PosBertForPreTraining, batch: Batch
 ) -> None:
     absent = TASKS.index("interjection")
-    losses = model(**batch)
+    losses = model(**batch).losses
     losses.sums[absent].backward()
 
     assert losses.sums[absent] == 0
@@ -164,7 +166,7 @@ def test_an_absent_class_has_sum_and_count_zero_and_a_finite_gradient(
 
 
 def test_a_batch_without_masked_words_still_reaches_every_parameter(model: PosBertForPreTraining, batch: Batch) -> None:
-    losses = model(**without_words(batch))
+    losses = model(**without_words(batch)).losses
     losses.sums.sum().backward()
 
     assert losses.sums[:-1].tolist() == [0] * len(CLASSES)
@@ -180,9 +182,11 @@ def test_nine_masked_copies_in_one_batch_are_nine_batches(model: PosBertForPreTr
         [batch["masked_positions"] + c * SEQUENCES * LENGTH for c in range(len(CLASSES))]
     )
 
-    expected = [torch.stack(parts).sum(0) for parts in zip(*(model(**copy_) for copy_ in copies), strict=True)]
+    expected = pool_batches(model(**copy_) for copy_ in copies)
+    losses = model(**stacked).losses
 
-    torch.testing.assert_close(list(model(**stacked)), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(losses.sums, expected.sums, rtol=1e-5, atol=1e-5)
+    assert torch.equal(losses.counts, expected.counts)
 
 
 @pytest.mark.parametrize("change", [lambda batch: batch, without_padding, without_words])
@@ -190,13 +194,13 @@ def test_task_counts_are_the_counts_of_the_forward_pass(model: PosBertForPreTrai
     if change is without_padding:
         model.set_attn_implementation(UNPADDED)
     batch = change(batch)
-    torch.testing.assert_close(task_counts(batch), model(**batch).counts, rtol=0, atol=0)
+    torch.testing.assert_close(task_counts(batch), model(**batch).losses.counts, rtol=0, atol=0)
 
 
 def test_losses_are_float32_under_bfloat16_autocast(model: PosBertForPreTraining, batch: Batch) -> None:
-    expected = model(**batch)
+    expected = model(**batch).losses
     with torch.autocast("cpu", torch.bfloat16):
-        losses = model(**batch)
+        losses = model(**batch).losses
 
     assert losses.sums.dtype == losses.counts.dtype == torch.float32
     torch.testing.assert_close(losses.sums, expected.sums, rtol=2e-2, atol=2e-2)
@@ -208,7 +212,7 @@ def test_cross_entropy_under_autocast_rounds_the_scores_and_nothing_else(
     scores: list[Tensor] = []
     model.cls.predictions.register_forward_hook(lambda module, inputs, output: scores.append(output))
     with torch.autocast("cpu", torch.bfloat16):
-        losses = model(**batch)
+        losses = model(**batch).losses
 
     assert scores[0].dtype == torch.bfloat16
     words = F.cross_entropy(scores[0].double(), batch["labels"], reduction="none")
@@ -219,12 +223,11 @@ def test_cross_entropy_under_autocast_rounds_the_scores_and_nothing_else(
 def test_one_backward_to_the_shared_activation_gives_the_gradient_norm_of_every_task(
     model: PosBertForPreTraining, batch: Batch
 ) -> None:
-    sums = model(**batch).sums
-    shared = model.shared_activation
-    assert shared is not None
+    outputs = model(**batch)
+    sums, shared = outputs.losses.sums, outputs.shared
     expected = [torch.autograd.grad(task, shared.activation, retain_graph=True)[0].norm() for task in sums]
 
-    estimator = GramianEstimator(len(TASKS), process_group=None)
+    estimator = GramianEstimator(len(TASKS), Ranks())
     estimator.add(sums, shared)
 
     torch.testing.assert_close(estimator.gramian().diag().sqrt(), torch.stack(expected))
@@ -232,26 +235,26 @@ def test_one_backward_to_the_shared_activation_gives_the_gradient_norm_of_every_
 
 
 def test_gradnorm_over_the_nine_classes_takes_the_shared_activation(model: PosBertForPreTraining, batch: Batch) -> None:
-    criterion = MultiTaskLoss(CLASSES, GradNorm(len(CLASSES)), auxiliary={"nsp": 1.0})
-    criterion(model(**batch), shared=model.shared_activation).backward()
+    criterion = MultiTaskLoss(CLASSES, GradNorm(), auxiliary={"nsp": 1.0})
+    criterion(model(**batch)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_a_model_can_be_copied_after_a_forward_pass(model: PosBertForPreTraining, batch: Batch) -> None:
-    losses = model(**batch)
-    torch.testing.assert_close(copy.deepcopy(model)(**batch).sums, losses.sums, rtol=0, atol=0)
+    losses = model(**batch).losses
+    torch.testing.assert_close(copy.deepcopy(model)(**batch).losses.sums, losses.sums, rtol=0, atol=0)
 
 
 def test_a_batch_without_padding_gives_the_losses_and_gradients_of_the_padded_one(
     model: PosBertForPreTraining, batch: Batch
 ) -> None:
-    expected = model(**batch)
+    expected = model(**batch).losses
     expected.sums.sum().backward()
     expected_gradients = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
     model.set_attn_implementation(UNPADDED)
 
-    losses = model(**without_padding(batch))
+    losses = model(**without_padding(batch)).losses
     losses.sums.sum().backward()
 
     torch.testing.assert_close(losses.sums, expected.sums, rtol=1e-5, atol=1e-5)
@@ -279,9 +282,9 @@ def test_next_sentence_prediction_without_padding_reads_the_first_token_of_each_
 def test_a_padded_batch_gives_the_same_losses_with_every_attention(
     model: PosBertForPreTraining, batch: Batch, attention: str
 ) -> None:
-    expected = model(**batch).sums
+    expected = model(**batch).losses.sums
     model.set_attn_implementation(attention)
-    torch.testing.assert_close(model(**batch).sums, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(**batch).losses.sums, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_without_padding_under_sdpa_is_refused(model: PosBertForPreTraining, batch: Batch) -> None:
@@ -294,7 +297,7 @@ def test_attention_dropout_without_padding_is_refused_in_training_and_idle_in_ev
     model.set_attn_implementation(UNPADDED)
     with pytest.raises(ValueError, match=r"got 0.1. Set attention_probs_dropout_prob=0"):
         model.train()(**without_padding(batch))
-    assert model.eval()(**without_padding(batch)).sums.isfinite().all()
+    assert model.eval()(**without_padding(batch)).losses.sums.isfinite().all()
 
 
 def test_parameter_names_are_those_of_bert_for_pre_training(model: PosBertForPreTraining) -> None:
@@ -322,7 +325,7 @@ def test_what_is_saved_loads_as_bert_for_pre_training(
         for name, value in model.state_dict().items():
             torch.testing.assert_close(peer.state_dict()[name], value, rtol=0, atol=0)
     again = PosBertForPreTraining.from_pretrained(tmp_path)
-    torch.testing.assert_close(again(**batch).sums, model.eval()(**batch).sums, rtol=0, atol=0)
+    torch.testing.assert_close(again(**batch).losses.sums, model.eval()(**batch).losses.sums, rtol=0, atol=0)
 
 
 def test_the_saved_trunk_loads_for_fine_tuning_and_misses_no_key(model: PosBertForPreTraining, tmp_path: Path) -> None:
@@ -338,8 +341,8 @@ def test_the_saved_trunk_loads_for_fine_tuning_and_misses_no_key(model: PosBertF
 
 
 def test_the_trunk_compiles_to_one_graph(model: PosBertForPreTraining, batch: Batch) -> None:
-    expected = model(**batch).sums
+    expected = model(**batch).losses.sums
     model.bert.compile(backend="aot_eager", fullgraph=True)
-    sums = model(**batch).sums
+    sums = model(**batch).losses.sums
     sums.sum().backward()
     torch.testing.assert_close(sums, expected, rtol=1e-5, atol=1e-5)

@@ -52,7 +52,7 @@ def test_exponentiated_gradient_keeps_its_bound(name: str) -> None:
 def test_exponentiated_gradient_beats_uniform_weights() -> None:
     problem = PROBLEMS["ball d=10"]
     size = step_size(problem.radius, problem.lipschitz, K)
-    uniform = take(weighted_gradient_descent(problem.risks, problem.start, Uniform(problem.num_tasks), size), K)
+    uniform = take(weighted_gradient_descent(problem.risks, problem.start, Uniform(), size), K)
     assert problem.gap(group_dro(problem).average) < 0.6 * problem.gap(uniform.average)
 
 

@@ -162,7 +162,7 @@ def test_a_step_is_the_weighted_gradient_s() -> None:
 
 def test_any_strategy_descends() -> None:
     problem = Quadratics()
-    found = take(weighted_gradient_descent(problem.risks, problem.start, Uniform(problem.num_tasks), 0.1), 2000)
+    found = take(weighted_gradient_descent(problem.risks, problem.start, Uniform(), 0.1), 2000)
     hessian = problem.hessians.mean(0)
     pull = torch.einsum("tde,te->td", problem.hessians, problem.minima).mean(0)
 

@@ -123,7 +123,7 @@ def test_run_with_workers_that_meets_an_error_ends(tmp_path: Path, fault: str) -
     run = start(tmp_path / "run", workers=2, **{fault: spoilt_key()})
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 1
-    error = "got NaN or infinity for ['hard']" if fault == "spoilt" else "cannot be read."
+    error = "got NaN, infinity or a count below 0 for ['hard']" if fault == "spoilt" else "cannot be read."
     assert error in output.splitlines()[-1]
     assert remaining(run.pid) == []
 

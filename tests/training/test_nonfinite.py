@@ -24,7 +24,7 @@ def test_run_ends_with_an_error_that_names_the_task_and_keeps_its_last_checkpoin
     toy: Toy, tmp_path: Path, processes: int
 ) -> None:
     settings = {"processes": processes, "batch_size": 4 // processes, "spoilt": spoilt_key()}
-    error = "NonFiniteLossError: Expected finite losses, got NaN or infinity for ['hard']."
+    error = "NonFiniteLossError: Expected finite losses, got NaN, infinity or a count below 0 for ['hard']."
     outcome = toy(tmp_path / "run", **settings)
     assert outcome.codes == [1] * processes
     assert outcome.output.count(error) == processes

@@ -21,7 +21,7 @@ def model() -> nn.Module:
 
 
 def test_matrices_decay_and_vectors_and_the_weighting_do_not() -> None:
-    network, weighting = model(), Uncertainty(3)
+    network, weighting = model(), Uncertainty().setup("abc")
     config = OptimConfig(lr=0.5, weighting_lr=0.25, weight_decay=0.125)
     optimizer = make_optimizer(network, weighting, config)
     rules = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
@@ -37,14 +37,14 @@ def test_matrices_decay_and_vectors_and_the_weighting_do_not() -> None:
 
 
 def test_weighting_without_parameters_has_no_group() -> None:
-    assert len(make_optimizer(model(), SoftmaxMinimax(3), OptimConfig()).param_groups) == 2
+    assert len(make_optimizer(model(), SoftmaxMinimax().setup("abc"), OptimConfig()).param_groups) == 2
 
 
 def test_step_is_that_of_adamw_with_the_given_settings() -> None:
     config = OptimConfig(lr=0.1, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.3)
     layer = nn.Linear(1, 1, bias=False)
     nn.init.constant_(layer.weight, 2.0)
-    optimizer = make_optimizer(layer, SoftmaxMinimax(3), config)
+    optimizer = make_optimizer(layer, SoftmaxMinimax().setup("abc"), config)
     value, first, second = 2.0, 0.0, 0.0
     for step, gradient in enumerate([1.0, -3.0, 0.5], start=1):
         layer.weight.grad = torch.full((1, 1), gradient)
@@ -66,7 +66,7 @@ SHAPES = {
 @pytest.mark.parametrize("warmup", [0, 20])
 def test_learning_rate_rises_and_follows_its_schedule(name: Any, warmup: int) -> None:
     config = OptimConfig(lr=0.5, weighting_lr=0.25, schedule=name, warmup_steps=warmup)
-    optimizer = make_optimizer(model(), Uncertainty(3), config)
+    optimizer = make_optimizer(model(), Uncertainty().setup("abc"), config)
     schedule = make_schedule(optimizer, config, STEPS)
     for step in range(STEPS):
         after = SHAPES[name]((step - warmup) / (STEPS - warmup))
@@ -78,7 +78,7 @@ def test_learning_rate_rises_and_follows_its_schedule(name: Any, warmup: int) ->
 
 def test_cosine_ends_at_the_smallest_learning_rate() -> None:
     config = OptimConfig(lr=0.5, schedule="cosine", min_lr=0.1, warmup_steps=20)
-    optimizer = make_optimizer(model(), SoftmaxMinimax(3), config)
+    optimizer = make_optimizer(model(), SoftmaxMinimax().setup("abc"), config)
     schedule = make_schedule(optimizer, config, STEPS)
     for step in range(STEPS):
         cosine = (1 + math.cos(math.pi * (step - 20) / (STEPS - 20))) / 2
@@ -134,7 +134,7 @@ def test_rate_decays_from_layer_to_layer_as_in_timm() -> None:
     network = VisionTransformer(img_size=16, patch_size=8, embed_dim=8, depth=3, num_heads=2, num_classes=2)
     depths = {name: depth for depth, names in enumerate(_layers(network)) for name in names}
     config = OptimConfig(lr=0.5, weight_decay=0.125, layer_decay=0.75)
-    groups = make_optimizer(network, SoftmaxMinimax(3), config, depths.__getitem__).param_groups
+    groups = make_optimizer(network, SoftmaxMinimax().setup("abc"), config, depths.__getitem__).param_groups
     expected = param_groups_layer_decay(network, 0.125, layer_decay=0.75)
     ours = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     theirs = {id(p): (0.5 * g["lr_scale"], g["weight_decay"]) for g in expected for p in g["params"]}
@@ -153,12 +153,12 @@ def _layers(network: VisionTransformer) -> list[list[str]]:
 
 def test_decay_over_layers_that_are_not_known_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"^Expected layer_decay 1 for a model whose layers are not told apart, got"):
-        make_optimizer(model(), SoftmaxMinimax(3), OptimConfig(layer_decay=0.5))
+        make_optimizer(model(), SoftmaxMinimax().setup("abc"), OptimConfig(layer_decay=0.5))
 
 
 def test_warm_up_below_one_is_a_share_of_the_steps() -> None:
     for warmup_steps in (0.06, 6):
-        optimizer = make_optimizer(model(), SoftmaxMinimax(3), OptimConfig(lr=1.0))
+        optimizer = make_optimizer(model(), SoftmaxMinimax().setup("abc"), OptimConfig(lr=1.0))
         schedule = make_schedule(optimizer, OptimConfig(lr=1.0, warmup_steps=warmup_steps), STEPS)
         rates = [schedule.get_last_lr()[0]]
         for _ in range(8):

@@ -15,8 +15,8 @@ def closeness(state: dict[str, Tensor]) -> float:
     model = ToyModel()
     model.load_state_dict(state)
     batch = collate(ToyData().__getitems__([(index, 0) for index in range(50)]))
-    model.eval()(**batch)
-    return -nn.functional.l1_loss(model.predictions[:, 0], batch["targets"][:, 0]).item()
+    predictions = model.eval()(**batch).predictions
+    return -nn.functional.l1_loss(predictions[:, 0], batch["targets"][:, 0]).item()
 
 
 def load(path: Path) -> dict[str, Tensor]:

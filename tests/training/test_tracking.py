@@ -30,8 +30,8 @@ class Run:
     def step(self, noun: float, verb: float | None, nsp: float, norm: torch.Tensor = NAN) -> None:
         self.number += 1
         present = torch.tensor([1.0, float(verb is not None), 1.0])
-        total = self.criterion(TaskLosses(torch.tensor([noun, verb or 0.0, nsp]), present))
-        self.tracker.step(self.number, 8 * self.number, total, norm, lr=0.1 * self.number)
+        self.criterion(TaskLosses(torch.tensor([noun, verb or 0.0, nsp]), present))
+        self.tracker.step(self.number, 8 * self.number, norm, lr=0.1 * self.number)
 
 
 def lines(folder: Path) -> list[dict[str, object]]:

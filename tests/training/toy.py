@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
-from taskrobust import MultiTaskLoss, RiskEstimator, TaskLosses
+from taskrobust import MultiTaskLoss, Outputs, RiskEstimator, TaskLosses
 from taskrobust.training.distributed import DeviceConfig, make_accelerator
 from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
@@ -89,15 +89,13 @@ class ToyModel(nn.Module):
         super().__init__()
         self.trunk = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(dropout))
         self.heads = nn.Linear(16, 3)
-        self.activation: Tensor | None = None
-        self.predictions = torch.empty(0)
 
-    def forward(self, inputs: Tensor, targets: Tensor, present: Tensor) -> TaskLosses:
-        self.activation = self.trunk(inputs)
-        outputs = self.heads(self.activation).float()
-        self.predictions = outputs.detach()
+    def forward(self, inputs: Tensor, targets: Tensor, present: Tensor) -> Outputs:
+        activation = self.trunk(inputs)
+        outputs = self.heads(activation).float()
         losses = (outputs - targets) ** 2
-        return TaskLosses(torch.where(present, losses, 0).sum(0), present.float().sum(0))
+        sums = TaskLosses(torch.where(present, losses, 0).sum(0), present.float().sum(0))
+        return Outputs(sums, shared=activation, predictions=outputs.detach())
 
 
 class ToyScores:
@@ -106,8 +104,8 @@ class ToyScores:
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
 
-    def update(self, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
-        errors = (model.predictions - batch["targets"])[:, 0].abs()
+    def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        errors = (outputs.predictions - batch["targets"])[:, 0].abs()
         self.sums += torch.stack([errors.sum(), torch.tensor(len(errors))])
 
     def compute(self) -> dict[str, float]:
@@ -208,7 +206,7 @@ def digest(state: dict[str, Tensor]) -> str:
 
 
 def toy_weighting(name: str) -> Weighting:
-    return DWA(3, period=None) if name == "dwa_by_epoch" else make_weighting(name, 3)
+    return DWA(period=None) if name == "dwa_by_epoch" else make_weighting(name)
 
 
 def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
@@ -231,7 +229,7 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
     criterion = MultiTaskLoss(
         TASKS,
         toy_weighting(settings.get("weighting", "softmax_minimax")),
-        risk=RiskEstimator(3, smoothing=float(settings.get("smoothing", 0))),
+        risk=RiskEstimator(smoothing=float(settings.get("smoothing", 0))),
         on_nonfinite=settings.get("on_nonfinite", "raise"),
     )
 
@@ -256,7 +254,6 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
         lengths=np.arange(SAMPLES) % 7 if "lengths" in settings else None,
         export=export,
         task_counts=lambda batch: batch["present"].float().sum(0),
-        shared=lambda model: model.activation,
         layers=(nn.Sequential,),
     )
     trainer = ToyTrainer(recipe, run, loop, optim, accelerator)

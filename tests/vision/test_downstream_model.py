@@ -64,7 +64,8 @@ def test_encoder_is_that_of_the_pre_trained_model(small_mae: Callable[..., Multi
 @each_task
 def test_loss_sums_over_the_known_elements(task: DownstreamTask, make: Make, batch: dict[str, Tensor]) -> None:
     model = make(task).eval()
-    losses = model(**batch)
+    outputs = model(**batch)
+    losses = outputs.losses
     counts = {
         "classification": 2,  # one has no label, one no colours
         "linear-probe": 2,
@@ -74,8 +75,7 @@ def test_loss_sums_over_the_known_elements(task: DownstreamTask, make: Make, bat
     assert losses.counts.tolist() == [counts[task.name]]
     assert torch.equal(model.task_counts(batch), losses.counts)
     known = model.truth(batch) != task.unknown
-    assert model.predictions is not None
-    elements = task.losses(model.predictions, model.truth(batch), batch, training=False)
+    elements = task.losses(outputs.predictions.values, model.truth(batch), batch, training=False)
     assert losses.sums.item() == pytest.approx(elements[known].sum().item(), rel=1e-5)
     assert losses.sums.dtype == losses.counts.dtype == torch.float32
 
@@ -95,7 +95,7 @@ def test_unknown_pixels_give_no_gradient(task: DownstreamTask, make: Make, batch
 @each_task
 def test_every_trained_parameter_gets_a_gradient(task: DownstreamTask, make: Make, batch: dict[str, Tensor]) -> None:
     model = make(task, inputs=("rgb", "depth") if task.name == "semseg" else ("rgb",))
-    model(**batch).sums.sum().backward()
+    model(**batch).losses.sums.sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == (task.trains_encoder or name.startswith("head."))
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -108,8 +108,8 @@ def test_second_input_matters_and_the_first_names_the_grid(make: Make, batch: di
     after = model.predict(**{**batch, "depth": batch["depth"].flip(-1)})
     assert not torch.allclose(before, after)
     blind = batch["present"] & torch.tensor([True, False, True])
-    assert model(**{**batch, "present": blind}).counts == 3 * 32 * 32 - 5 * 32  # colours are enough
-    assert model(**batch).counts == 4 * 32 * 32 - 5 * 32  # and so is depth
+    assert model(**{**batch, "present": blind}).losses.counts == 3 * 32 * 32 - 5 * 32  # colours are enough
+    assert model(**batch).losses.counts == 4 * 32 * 32 - 5 * 32  # and so is depth
 
 
 @each_task
@@ -122,12 +122,11 @@ def test_images_may_have_another_size(task: DownstreamTask, make: Make, batch: d
 
 def test_predictions_are_kept_in_evaluation_only(make: Make, batch: dict[str, Tensor]) -> None:
     model = make(Classification(CLASSES))
-    model.eval()(**batch)
-    assert model.predictions is not None
-    assert not model.predictions.requires_grad
-    assert torch.equal(model.predictions, model.predict(**batch))
-    model.train()(**batch)
-    assert model.predictions is None
+    predicted = model.eval()(**batch).predictions
+    assert not predicted.values.requires_grad
+    assert torch.equal(predicted.values, model.predict(**batch))
+    assert torch.equal(predicted.truth, model.truth(batch))
+    assert model.train()(**batch).predictions is None
 
 
 def test_layers_lie_one_above_the_other(make: Make) -> None:

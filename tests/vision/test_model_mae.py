@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from taskrobust import GradNorm, MultiTaskLoss, SoftmaxMinimax
-from taskrobust.risk import TaskLosses
+from taskrobust.outputs import Outputs
 from taskrobust.vision.blocks import Block
 from taskrobust.vision.encoder import resized, sincos_positions
 from taskrobust.vision.modalities import Depth, Modality, NormRgb, Rgb, SemSeg
@@ -45,8 +45,8 @@ def gradients_of(model: nn.Module) -> dict[str, Tensor]:
 def backward(model: MultiModalMae, batch: Batch, criterion: MultiTaskLoss | None = None) -> dict[str, Tensor]:
     """Gradients of all parameters for fixed weights, or those of a criterion."""
     model.zero_grad()
-    losses = model(**batch)
-    total = losses.sums @ WEIGHTS if criterion is None else criterion(losses, shared=model.shared_activation)
+    outputs = model(**batch)
+    total = outputs.losses.sums @ WEIGHTS if criterion is None else criterion(outputs)
     total.backward()
     return gradients_of(model)
 
@@ -157,7 +157,8 @@ def test_losses_are_those_of_the_specification_sample_by_sample(small_mae: MakeM
     samples = [{name: column[i] for name, column in mae_batch.items()} for i in range(6)]
     with torch.no_grad():
         parts = [sample_losses(model, sample, seen) for sample, seen in zip(samples, visible, strict=True)]
-        sums, counts = model(**mae_batch)
+        losses = model(**mae_batch).losses
+        sums, counts = losses.sums, losses.counts
 
     found = {task: [part[task] for part in parts if part[task] is not None] for task in model.tasks}
     assert counts.tolist() == [len(losses) for losses in found.values()] == [6, 4, 4, 6]
@@ -231,7 +232,8 @@ def test_a_modality_that_no_sample_has_counts_nowhere_and_every_parameter_still_
 ) -> None:
     model = small_mae()
     mae_batch["present"][:, 1:] = False
-    sums, counts = model(**mae_batch)
+    losses = model(**mae_batch).losses
+    sums, counts = losses.sums, losses.counts
     sums.sum().backward()
 
     assert counts.tolist() == [6, 0, 0, 6]
@@ -245,7 +247,8 @@ def test_a_fully_visible_sample_counts_nowhere_and_gives_finite_gradients(
 ) -> None:
     model = small_mae(visible=PATCHES, memory_efficient=memory_efficient)
     mae_batch["present"][:, 1:] = False
-    sums, counts = model(**mae_batch)
+    losses = model(**mae_batch).losses
+    sums, counts = losses.sums, losses.counts
     sums.sum().backward()
 
     assert counts.tolist() == [0] * 4
@@ -257,7 +260,7 @@ def test_maps_without_a_known_pixel_count_nowhere(small_mae: MakeModel, mae_batc
     model = small_mae()
     mae_batch["depth"].zero_()
     mae_batch["semseg"].fill_(VOID)
-    losses = model(**mae_batch)
+    losses = model(**mae_batch).losses
     losses.sums.sum().backward()
 
     assert losses.counts.tolist() == [6, 0, 0, 6]
@@ -266,10 +269,10 @@ def test_maps_without_a_known_pixel_count_nowhere(small_mae: MakeModel, mae_batc
 
 def test_what_a_missing_map_holds_does_not_matter(small_mae: MakeModel, mae_batch: Batch) -> None:
     model = small_mae()
-    expected = model(**mae_batch).sums
+    expected = model(**mae_batch).losses.sums
     mae_batch["depth"][[0, 2]] = 3.0
     mae_batch["semseg"][[1, 2]] = 4
-    assert torch.equal(model(**mae_batch).sums, expected)
+    assert torch.equal(model(**mae_batch).losses.sums, expected)
 
 
 def test_the_visible_patches_of_other_tasks_and_no_masked_one_reach_a_prediction(
@@ -289,8 +292,9 @@ def test_the_visible_patches_of_other_tasks_and_no_masked_one_reach_a_prediction
 def test_a_sample_gives_the_same_losses_in_any_batch(small_mae: MakeModel, mae_batch: Batch) -> None:
     model = small_mae()
     halves = [{name: column[part] for name, column in mae_batch.items()} for part in (slice(2), slice(2, None))]
-    sums, counts = model(**mae_batch)
-    parts = [model(**half) for half in halves]
+    losses = model(**mae_batch).losses
+    sums, counts = losses.sums, losses.counts
+    parts = [model(**half).losses for half in halves]
     torch.testing.assert_close(parts[0].sums + parts[1].sums, sums, rtol=1e-5, atol=1e-5)
     assert torch.equal(parts[0].counts + parts[1].counts, counts)
 
@@ -298,7 +302,7 @@ def test_a_sample_gives_the_same_losses_in_any_batch(small_mae: MakeModel, mae_b
 def test_task_counts_are_the_counts_of_the_forward_pass(small_mae: MakeModel, mae_batch: Batch) -> None:
     model = small_mae()
     for batch in (mae_batch, {name: column[:1] for name, column in mae_batch.items()}):
-        torch.testing.assert_close(model.task_counts(batch), model(**batch).counts, rtol=0, atol=0)
+        torch.testing.assert_close(model.task_counts(batch), model(**batch).losses.counts, rtol=0, atol=0)
 
 
 def test_predictions_have_the_form_of_what_they_predict(small_mae: MakeModel, mae_batch: Batch) -> None:
@@ -324,8 +328,8 @@ def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor],
 
 CRITERIA: dict[str, Callable[[], MultiTaskLoss | None]] = {
     "fixed": lambda: None,
-    "minimax": lambda: MultiTaskLoss(FOUR, SoftmaxMinimax(4)),
-    "gradnorm": lambda: MultiTaskLoss(FOUR, GradNorm(4)),
+    "minimax": lambda: MultiTaskLoss(list(FOUR), SoftmaxMinimax()),
+    "gradnorm": lambda: MultiTaskLoss(list(FOUR), GradNorm()),
 }
 
 
@@ -341,7 +345,7 @@ def test_one_decoder_at_a_time_gives_the_same_gradients(small_mae: MakeModel, ma
         assert_same_gradients(found, expected, 1e-6)
     assert len(expected) == len(list(model.parameters()))
     if criterion is not None and expected_criterion is not None:
-        torch.testing.assert_close(criterion.weight_vector, expected_criterion.weight_vector)
+        torch.testing.assert_close(criterion.last.weight_vector, expected_criterion.last.weight_vector)
 
 
 def test_one_decoder_at_a_time_is_close_under_bfloat16_autocast(small_mae: MakeModel, mae_batch: Batch) -> None:
@@ -359,9 +363,8 @@ def test_one_decoder_at_a_time_gives_gradients_of_each_task_to_the_shared_activa
     model = small_mae()
     rows = []
     for model.memory_efficient in (False, True):
-        sums = model(**mae_batch).sums
-        shared = model.shared_activation
-        assert shared is not None
+        outputs = model(**mae_batch)
+        sums, shared = outputs.losses.sums, outputs.shared
         assert shared.shape == (6, 9, 32)
         rows.append(torch.stack([torch.autograd.grad(task, shared, retain_graph=True)[0] for task in sums]))
     torch.testing.assert_close(rows[1], rows[0], rtol=1e-5, atol=1e-6)
@@ -371,9 +374,8 @@ def test_one_decoder_at_a_time_keeps_no_graph_of_a_decoder(small_mae: MakeModel,
     model = small_mae()
     operations = []
     for model.memory_efficient in (False, True):
-        sums = model(**mae_batch).sums
-        assert model.shared_activation is not None
-        operations.append(len(graph_of(sums) - graph_of(model.shared_activation)))
+        outputs = model(**mae_batch)
+        operations.append(len(graph_of(outputs.losses.sums) - graph_of(outputs.shared)))
     assert operations[0] > 200
     assert operations[1] == 5  # one for each task, and the stack of their results
 
@@ -411,9 +413,9 @@ def test_one_decoder_at_a_time_in_float16_is_refused(small_mae: MakeModel, mae_b
 def test_evaluation_is_the_same_with_and_without_one_decoder_at_a_time(small_mae: MakeModel, mae_batch: Batch) -> None:
     model = small_mae()
     with torch.no_grad():
-        expected = model(**mae_batch)
+        expected = model(**mae_batch).losses
         model.memory_efficient = True
-        found = model(**mae_batch)
+        found = model(**mae_batch).losses
     assert torch.equal(found.sums, expected.sums)
     assert not found.sums.requires_grad
 
@@ -438,8 +440,8 @@ def test_distributed_data_parallel_finds_a_gradient_of_every_parameter(
     parallel = DistributedDataParallel(model)
     for _ in range(2):  # the second step fails if the first left a parameter out
         model.zero_grad()
-        losses: TaskLosses = parallel(**mae_batch)
-        (losses.sums @ WEIGHTS).backward()
+        outputs: Outputs = parallel(**mae_batch)
+        (outputs.losses.sums @ WEIGHTS).backward()
     assert_same_gradients(gradients_of(model), expected, 1e-6)
 
 
@@ -448,9 +450,9 @@ def test_distributed_data_parallel_finds_a_gradient_of_every_parameter(
 
 def test_losses_are_float32_under_bfloat16_autocast(small_mae: MakeModel, mae_batch: Batch) -> None:
     model = small_mae()
-    expected = model(**mae_batch)
+    expected = model(**mae_batch).losses
     with torch.autocast("cpu", torch.bfloat16):
-        losses = model(**mae_batch)
+        losses = model(**mae_batch).losses
     assert losses.sums.dtype == losses.counts.dtype == torch.float32
     torch.testing.assert_close(losses.sums, expected.sums, rtol=5e-2, atol=5e-2)
     assert torch.equal(losses.counts, expected.counts)
@@ -481,7 +483,7 @@ def test_a_step_never_waits_for_the_device(small_mae: MakeModel, mae_batch: Batc
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.autocast("cuda", torch.bfloat16):
-            losses = model(**batch)
+            losses = model(**batch).losses
         (losses.sums @ weights).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -523,10 +525,9 @@ def test_a_model_can_be_copied_after_a_forward_pass(
     small_mae: MakeModel, mae_batch: Batch, copied: Callable[[MultiModalMae], MultiModalMae]
 ) -> None:
     model = small_mae()
-    losses = model(**mae_batch)
+    losses = model(**mae_batch).losses
     again = copied(model)
-    assert again.shared_activation is None
-    assert torch.equal(again(**mae_batch).sums, losses.sums)
+    assert torch.equal(again(**mae_batch).losses.sums, losses.sums)
 
 
 def test_what_is_saved_loads_with_tasks_in_their_order_and_modalities_of_users(
@@ -544,7 +545,7 @@ def test_what_is_saved_loads_with_tasks_in_their_order_and_modalities_of_users(
     assert saved["modalities"][1]["init_args"] == {"unit": 0.001, "gain": 3.0}
     assert again.tasks == ("semseg", "thermal", "rgb")
     assert again.modalities == modalities
-    assert torch.equal(again(**batch).sums, model(**batch).sums)
+    assert torch.equal(again(**batch).losses.sums, model(**batch).losses.sums)
     again.save_pretrained(tmp_path / "again")
     assert json.loads((tmp_path / "again/config.json").read_text()) == saved
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from taskrobust import hashing
-from taskrobust.vision.masking import TokenBudget, hash_of
+from taskrobust._random import hash_of
+from taskrobust.vision.masking import TokenBudget
 
 PATCHES = 196
 

@@ -7,7 +7,10 @@ def test_steps_are_those_of_torch_s_adam() -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(4, generator=generator)
     parameter = torch.nn.Parameter(values.clone())
-    ours, theirs = BufferAdam(4, lr=0.03, weight_decay=0.1), torch.optim.Adam([parameter], lr=0.03, weight_decay=0.1)
+    ours, theirs = (
+        BufferAdam(lr=0.03, weight_decay=0.1).setup("abcd"),
+        torch.optim.Adam([parameter], lr=0.03, weight_decay=0.1),
+    )
     for _ in range(50):
         gradient = torch.randn(4, generator=generator)
         parameter.grad = gradient.clone()
@@ -17,7 +20,7 @@ def test_steps_are_those_of_torch_s_adam() -> None:
 
 
 def test_an_element_that_rests_continues_where_it_was() -> None:
-    resting, steady = BufferAdam(2, lr=0.1), BufferAdam(1, lr=0.1)
+    resting, steady = BufferAdam(lr=0.1).setup("ab"), BufferAdam(lr=0.1).setup("a")
     values, value = torch.zeros(2), torch.zeros(1)
     for step in range(10):
         gradient = torch.tensor([1.0 + step, 1.0 + step // 2])

@@ -20,14 +20,14 @@ def expected(ratios: np.ndarray, temperature: float = 2.0) -> np.ndarray:
 
 
 def test_the_first_two_periods_weigh_all_tasks_alike() -> None:
-    weighting = DWA(2, period=2)
+    weighting = DWA(period=2).setup("ab")
     for step in EPOCHS[:2].reshape(-1, 2):
         np.testing.assert_allclose(weights(weighting), 1, rtol=1e-6)
         feed(weighting, step)
 
 
 def test_weights_follow_the_ratios_of_the_last_two_periods() -> None:
-    weighting = DWA(2, temperature=0.7, period=2)
+    weighting = DWA(temperature=0.7, period=2).setup("ab")
     means = EPOCHS.mean(1)
     for epoch, steps in enumerate(EPOCHS):
         for step in steps:
@@ -38,7 +38,7 @@ def test_weights_follow_the_ratios_of_the_last_two_periods() -> None:
 
 
 def test_periods_can_be_epochs() -> None:
-    in_epochs, in_steps = DWA(2, period=None), DWA(2, period=2)
+    in_epochs, in_steps = DWA(period=None).setup("ab"), DWA(period=2).setup("ab")
     for steps in EPOCHS:
         for step in steps:
             feed(in_epochs, step)
@@ -50,7 +50,7 @@ def test_periods_can_be_epochs() -> None:
 
 def test_weights_are_those_of_torchjd() -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
-    theirs, ours = scalarization.DWA(temperature=1.5), DWA(2, temperature=1.5, period=2)
+    theirs, ours = scalarization.DWA(temperature=1.5), DWA(temperature=1.5, period=2).setup("ab")
     for steps in EPOCHS:
         for step in steps:
             risks = torch.tensor(step).float().requires_grad_()
@@ -61,7 +61,7 @@ def test_weights_are_those_of_torchjd() -> None:
 
 
 def test_a_task_that_is_absent_for_a_period_keeps_its_mean() -> None:
-    weighting = DWA(2, period=1)
+    weighting = DWA(period=1).setup("ab")
     feed(weighting, np.array([4.0, 2.0]))
     feed(weighting, np.array([2.0, 9.0]), counts=(1, 0))
 
@@ -69,7 +69,7 @@ def test_a_task_that_is_absent_for_a_period_keeps_its_mean() -> None:
 
 
 def test_a_task_that_was_not_seen_in_two_periods_has_the_ratio_one() -> None:
-    weighting = DWA(2, period=1)
+    weighting = DWA(period=1).setup("ab")
     for verb_counts in (0, 0, 1):
         feed(weighting, np.array([1.0, 10.0]), counts=(1, verb_counts))
 
@@ -80,4 +80,4 @@ def test_a_task_that_was_not_seen_in_two_periods_has_the_ratio_one() -> None:
 def test_a_temperature_or_period_that_is_not_positive_is_an_error(temperature: float, period: int) -> None:
     message = rf"^Expected a positive temperature and period, got {temperature} and {period}\.$"
     with pytest.raises(ValueError, match=message):
-        DWA(2, temperature, period)
+        DWA(temperature, period).setup("ab")

@@ -9,7 +9,7 @@ RISKS = [[2.0, 1.0, 0.5], [1.5, 1.1, 0.4], [1.2, 1.0, 0.45], [1.1, 0.7, 0.3]]
 
 
 def test_weights_are_the_shares_over_the_risks() -> None:
-    weighting = FAMO(3)
+    weighting = FAMO().setup("abc")
     weighting.logits.copy_(torch.tensor([0.0, 0.5, -1.0]))
 
     shares = np.exp([0.0, 0.5, -1.0]) / np.exp([0.0, 0.5, -1.0]).sum() / np.array(RISKS[0])
@@ -19,7 +19,7 @@ def test_weights_are_the_shares_over_the_risks() -> None:
 
 
 def test_first_steps_are_those_of_the_paper() -> None:
-    weighting = FAMO(3, lr=0.1, weight_decay=0.01)
+    weighting = FAMO(lr=0.1, weight_decay=0.01).setup("abc")
     for risks in RISKS[:3]:
         weighting.update(torch.tensor(risks), ONES)
 
@@ -37,7 +37,7 @@ def test_weights_are_those_of_torchjd_fed_with_the_same_risks() -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
     lower_bound = 0.1
     theirs = scalarization.FAMO(3, min_losses=torch.full((3,), lower_bound), lr=0.05)
-    ours = FAMO(3, lr=0.05, lower_bound=lower_bound)
+    ours = FAMO(lr=0.05, lower_bound=lower_bound).setup("abc")
     for number, step in enumerate(RISKS):
         risks = torch.tensor(step, requires_grad=True)
         if number > 0:
@@ -48,7 +48,7 @@ def test_weights_are_those_of_torchjd_fed_with_the_same_risks() -> None:
 
 
 def test_the_task_that_falls_more_slowly_gains_weight() -> None:
-    weighting = FAMO(2)
+    weighting = FAMO().setup("ab")
     before = weighting.weights(torch.ones(2), torch.ones(2))
     for step in range(10):
         weighting.update(torch.tensor([1.0, 0.9**step]), torch.ones(2))
@@ -57,7 +57,7 @@ def test_the_task_that_falls_more_slowly_gains_weight() -> None:
 
 
 def test_an_absent_task_compares_with_its_last_risk() -> None:
-    through, beside = FAMO(2), FAMO(2)
+    through, beside = FAMO().setup("ab"), FAMO().setup("ab")
     for weighting, counts in ((through, torch.ones(2)), (beside, torch.tensor([1.0, 0.0]))):
         weighting.update(torch.tensor([1.0, 1.0]), torch.ones(2))
         weighting.update(torch.tensor([1.0, 7.0]), counts)

@@ -8,13 +8,13 @@ RISKS = np.array([5.0, 0.5, 2.0])
 
 
 def test_weights_are_the_geometric_mean_over_t_times_the_risk() -> None:
-    weights = GeometricMean(3).weights(torch.tensor(RISKS), torch.ones(3))
+    weights = GeometricMean().setup("abc").weights(torch.tensor(RISKS), torch.ones(3))
 
     np.testing.assert_allclose(weights.numpy(), np.cbrt(RISKS.prod()) / (3 * RISKS))
 
 
 def test_an_absent_task_is_left_out_of_the_mean() -> None:
-    weights = GeometricMean(3).weights(torch.tensor(RISKS), torch.tensor([2.0, 0.0, 2.0]))
+    weights = GeometricMean().setup("abc").weights(torch.tensor(RISKS), torch.tensor([2.0, 0.0, 2.0]))
 
     np.testing.assert_allclose(weights.numpy()[[0, 2]], np.sqrt(10) / (2 * RISKS[[0, 2]]))
 
@@ -25,4 +25,4 @@ def test_gradient_is_that_of_torchjd() -> None:
 
     (gradient,) = torch.autograd.grad(scalarization.GeometricMean()(risks), risks)
 
-    torch.testing.assert_close(GeometricMean(3).weights(risks.detach(), torch.ones(3)), gradient)
+    torch.testing.assert_close(GeometricMean().setup("abc").weights(risks.detach(), torch.ones(3)), gradient)

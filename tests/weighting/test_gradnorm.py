@@ -39,7 +39,7 @@ def gradient_by_double_backward(model: Model, risks: Tensor, weights: Tensor, in
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.5])
 def test_weights_are_those_of_algorithm_1_by_double_backward(alpha: float) -> None:
     model = Model()
-    criterion = MultiTaskLoss(TASKS, GradNorm(3, alpha=alpha, lr=0.1), reduction="sum")
+    criterion = MultiTaskLoss(TASKS, GradNorm(alpha=alpha, lr=0.1), weight_sum="tasks")
     weights = nn.Parameter(torch.ones(3))
     optimizer = torch.optim.Adam([weights], lr=0.1)
     model_optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -51,7 +51,7 @@ def test_weights_are_those_of_algorithm_1_by_double_backward(alpha: float) -> No
 
         total = criterion(TaskLosses(risks, torch.ones(3)), shared=[model.trunk])
 
-        torch.testing.assert_close(criterion.weight_vector, weights.detach())
+        torch.testing.assert_close(criterion.last.weight_vector, weights.detach())
         weights.grad = gradient_by_double_backward(model, risks, weights.detach(), initial, alpha)
         optimizer.step()
         with torch.no_grad():
@@ -63,7 +63,7 @@ def test_weights_are_those_of_algorithm_1_by_double_backward(alpha: float) -> No
 
 
 def test_a_first_step_by_hand() -> None:
-    weighting = GradNorm(2, alpha=1.0, lr=0.1)
+    weighting = GradNorm(alpha=1.0, lr=0.1).setup("ab")
     weighting.observe(torch.tensor([[4.0, 1.0], [1.0, 1.0]]))
     weighting.update(torch.tensor([5.0, 7.0]), torch.ones(2))
 
@@ -72,7 +72,7 @@ def test_a_first_step_by_hand() -> None:
 
 
 def test_tasks_that_train_slowly_gain_weight_at_equal_norms() -> None:
-    weighting = GradNorm(2, initial_risks=[2.0, 2.0])
+    weighting = GradNorm(initial_risks=[2.0, 2.0]).setup("ab")
     for _ in range(5):
         weighting.observe(torch.eye(2))
         weighting.update(torch.tensor([2.0, 0.5]), torch.ones(2))
@@ -81,7 +81,7 @@ def test_tasks_that_train_slowly_gain_weight_at_equal_norms() -> None:
 
 
 def test_initial_risks_are_the_mean_of_the_first_batches_with_the_task() -> None:
-    weighting = GradNorm(2, initial_steps=2)
+    weighting = GradNorm(initial_steps=2).setup("ab")
     weighting.observe(torch.eye(2))
     for risks, counts in (([4.0, 9.0], [1.0, 0.0]), ([2.0, 6.0], [1.0, 1.0]), ([1.0, 8.0], [1.0, 1.0])):
         weighting.update(torch.tensor(risks), torch.tensor(counts))
@@ -90,7 +90,7 @@ def test_initial_risks_are_the_mean_of_the_first_batches_with_the_task() -> None
 
 
 def test_weights_stay_positive_where_the_paper_s_cross_zero() -> None:
-    weighting = GradNorm(2, lr=0.5)
+    weighting = GradNorm(lr=0.5).setup("ab")
     for _ in range(50):
         weighting.observe(torch.diag(torch.tensor([100.0, 1e-4])))
         weighting.update(torch.tensor([1.0, 1.0]), torch.ones(2))
@@ -98,15 +98,20 @@ def test_weights_stay_positive_where_the_paper_s_cross_zero() -> None:
         assert weighting.task_weights.sum().item() == pytest.approx(2)
 
 
-@pytest.mark.parametrize("initial_risks", [[1.0], [1.0, 0.0]])
-def test_initial_risks_that_cannot_be_are_an_error(initial_risks: list[float]) -> None:
-    message = f"Expected 2 positive initial risks, got {initial_risks}."
+@pytest.mark.parametrize(
+    ("initial_risks", "message"),
+    [
+        ([1.0], "Expected one value per task of ['a', 'b'] in GradNorm(initial_risks=...), got [1.0]."),
+        ([1.0, 0.0], "Expected positive initial risks, got [1.0, 0.0]."),
+    ],
+)
+def test_initial_risks_that_cannot_be_are_an_error(initial_risks: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        GradNorm(2, initial_risks=initial_risks)
+        GradNorm(initial_risks=initial_risks).setup("ab")
 
 
-def test_known_initial_risks_are_not_learnt() -> None:
-    weighting = GradNorm(2, initial_risks=[math.log(10), math.log(2)], initial_steps=3)
+def test_known_initial_risks_are_not_learned() -> None:
+    weighting = GradNorm(initial_risks=[math.log(10), math.log(2)], initial_steps=3).setup("ab")
     weighting.observe(torch.eye(2))
     weighting.update(torch.tensor([5.0, 5.0]), torch.ones(2))
 

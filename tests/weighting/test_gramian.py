@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from taskrobust.weighting import DisjointRows
+from taskrobust import DisjointRows
+from taskrobust.ranks import Ranks
 from taskrobust.weighting.gramian import GramianEstimator
 
 TASKS = 3
@@ -35,7 +36,7 @@ def gramian_by_backward_passes(risks: Tensor, tensors: list[Tensor]) -> Tensor:
 
 
 def estimate(risks: Tensor, shared: object) -> Tensor:
-    estimator = GramianEstimator(TASKS, process_group=None)
+    estimator = GramianEstimator(TASKS, Ranks())
     estimator.add(risks, shared)  # type: ignore[arg-type]
     return estimator.gramian()
 

@@ -8,7 +8,7 @@ RISKS = np.array([[2.0, 0.5, 1.0], [0.1, 3.0, 1.0], [1.0, 1.0, 4.0]])
 
 
 def test_weights_are_exponentiated_gradient_ascent() -> None:
-    weighting = GroupDRO(3, step_size=0.3)
+    weighting = GroupDRO(step_size=0.3).setup("abc")
     q = np.full(3, 1 / 3)
     for risks in torch.tensor(RISKS).float():
         q *= np.exp(0.3 * risks.numpy())
@@ -18,7 +18,7 @@ def test_weights_are_exponentiated_gradient_ascent() -> None:
 
 
 def test_an_absent_task_takes_no_ascent_step() -> None:
-    weighting = GroupDRO(3, step_size=0.3)
+    weighting = GroupDRO(step_size=0.3).setup("abc")
     weighting.update(torch.tensor([2.0, 9.0, 1.0]), torch.tensor([1.0, 0.0, 1.0]))
 
     q = np.exp([0.6, 0, 0.3]) / np.exp([0.6, 0, 0.3]).sum()
@@ -27,7 +27,7 @@ def test_an_absent_task_takes_no_ascent_step() -> None:
 
 @pytest.mark.parametrize("risk", [250.0, 1e4, 1e6])
 def test_large_risks_stay_finite(risk: float) -> None:
-    weighting = GroupDRO(3, step_size=1.0)
+    weighting = GroupDRO(step_size=1.0).setup("abc")
     risks = torch.tensor([risk, risk - 1, 0])
     for _ in range(100):
         weights = weighting.weights(risks, torch.ones(3))
@@ -39,4 +39,4 @@ def test_large_risks_stay_finite(risk: float) -> None:
 
 def test_a_negative_step_size_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"^Expected step_size >= 0, got -1\.$"):
-        GroupDRO(3, -1)
+        GroupDRO(-1).setup("abc")

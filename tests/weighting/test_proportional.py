@@ -4,7 +4,7 @@ from taskrobust import MultiTaskLoss, Proportional, TaskLosses
 
 
 def test_weights_are_shares_of_the_elements() -> None:
-    weights = Proportional(3).weights(torch.tensor([5.0, 1.0, 2.0]), torch.tensor([6.0, 0.0, 2.0]))
+    weights = Proportional().setup("abc").weights(torch.tensor([5.0, 1.0, 2.0]), torch.tensor([6.0, 0.0, 2.0]))
 
     assert weights.tolist() == [0.75, 0, 0.25]
 

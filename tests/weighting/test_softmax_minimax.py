@@ -23,7 +23,7 @@ ONES = torch.ones(3)
     ],
 )
 def test_weights_are_the_softmax_of_the_risks(alpha: float, risks: list[float], expected: list[float]) -> None:
-    weights = SoftmaxMinimax(3, alpha).weights(torch.tensor(risks), ONES)
+    weights = SoftmaxMinimax(alpha, relative=False).setup("abc").weights(torch.tensor(risks), ONES)
 
     np.testing.assert_allclose(weights.numpy(), expected, atol=5e-5)
 
@@ -40,11 +40,11 @@ def test_gradient_is_that_of_log_sum_exp(alpha: float) -> None:
     risks = heads(parameters)
     (expected,) = torch.autograd.grad((alpha * risks).logsumexp(0) / alpha, parameters, retain_graph=True)
 
-    weights = SoftmaxMinimax(3, alpha).weights(risks.detach(), ONES)
+    weights = SoftmaxMinimax(alpha, relative=False).setup("abc").weights(risks.detach(), ONES)
     (gradient,) = torch.autograd.grad(weights @ risks, parameters, retain_graph=True)
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
 
-    total = MultiTaskLoss(["a", "b", "c"], SoftmaxMinimax(3, alpha))(TaskLosses(risks, ONES))
+    total = MultiTaskLoss(["a", "b", "c"], SoftmaxMinimax(alpha, relative=False))(TaskLosses(risks, ONES))
     (gradient,) = torch.autograd.grad(total, parameters)
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
@@ -57,10 +57,14 @@ def test_gradient_is_that_of_torchjd_s_smooth_tchebycheff(alpha: float) -> None:
 
     (expected,) = torch.autograd.grad(scalarization.STCH(mu=1 / alpha, weights=ONES)(risks), risks)
 
-    torch.testing.assert_close(SoftmaxMinimax(3, alpha).weights(risks.detach(), ONES), expected)
+    torch.testing.assert_close(
+        SoftmaxMinimax(alpha, relative=False).setup("abc").weights(risks.detach(), ONES), expected
+    )
 
 
-@pytest.mark.parametrize("weighting", [SoftmaxMinimax(3, hard=True), SoftmaxMinimax(3, alpha=math.inf)])
+@pytest.mark.parametrize(
+    "weighting", [SoftmaxMinimax(hard=True).setup("abc"), SoftmaxMinimax(alpha=math.inf).setup("abc")]
+)
 def test_the_hard_form_takes_the_worst_of_the_present_tasks(weighting: SoftmaxMinimax) -> None:
     risks = torch.tensor([1.0, 3.0, 2.0])
 
@@ -72,11 +76,13 @@ def test_the_hard_form_takes_the_worst_of_the_present_tasks(weighting: SoftmaxMi
 def test_a_large_alpha_approaches_the_hard_form() -> None:
     risks = torch.tensor([1.0, 3.0, 2.9])
 
-    torch.testing.assert_close(SoftmaxMinimax(3, 1e4).weights(risks, ONES), torch.tensor([0.0, 1.0, 0.0]))
+    torch.testing.assert_close(
+        SoftmaxMinimax(1e4, relative=False).setup("abc").weights(risks, ONES), torch.tensor([0.0, 1.0, 0.0])
+    )
 
 
 def test_alpha_follows_its_schedule() -> None:
-    weighting = SoftmaxMinimax(2, Linear(0, 2, steps=4))
+    weighting = SoftmaxMinimax(Linear(0, 2, steps=4), relative=False).setup("ab")
     risks = torch.tensor([1.0, 0.0])
     for alpha in (0, 0.5, 1, 1.5, 2, 2):
         expected = math.exp(alpha) / (math.exp(alpha) + 1)
@@ -89,11 +95,40 @@ def test_the_weighted_risk_misses_the_worst_by_less_than_log_t_over_alpha() -> N
     for alpha in ALPHAS:
         for _ in range(100):
             risks = torch.randn(3, generator=generator)
-            gap = risks.max() - SoftmaxMinimax(3, alpha).weights(risks, ONES) @ risks
+            gap = risks.max() - SoftmaxMinimax(alpha, relative=False).setup("abc").weights(risks, ONES) @ risks
             assert -1e-6 <= gap <= math.log(3) / alpha
 
 
 @pytest.mark.parametrize("alpha", [-1.0, math.nan])
 def test_an_alpha_that_is_negative_or_nan_is_an_error(alpha: float) -> None:
     with pytest.raises(ValueError, match=rf"^Expected alpha >= 0, got {alpha}\.$"):
-        SoftmaxMinimax(3, alpha)
+        SoftmaxMinimax(alpha, relative=False).setup("abc")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e3, 1e30])
+def test_relative_weights_do_not_depend_on_the_unit_of_the_risks(scale: float) -> None:
+    weighting = SoftmaxMinimax(alpha=2.0).setup("abc")
+    risks = torch.tensor([1.0, 3.0, 2.0])
+
+    weights = weighting.weights(scale * risks, ONES)
+
+    np.testing.assert_allclose(weights.numpy(), np.exp(risks.numpy()) / np.exp(risks.numpy()).sum(), rtol=1e-5)
+
+
+def test_relative_weights_compare_with_the_mean_of_the_present_tasks() -> None:
+    weighting = SoftmaxMinimax(alpha=2.0).setup("abc")
+
+    weights = weighting.weights(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([5.0, 5.0, 0.0]))
+
+    np.testing.assert_allclose(weights.numpy(), [1 / (1 + math.exp(2)), 1 / (1 + math.exp(-2)), 0], rtol=1e-6)
+
+
+def test_risks_of_zero_weigh_alike() -> None:
+    assert SoftmaxMinimax().setup("ab").weights(torch.zeros(2), torch.ones(2)).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_large_alpha_on_large_risks_stays_finite(relative: bool) -> None:
+    weights = SoftmaxMinimax(alpha=100.0, relative=relative).setup("ab").weights(torch.tensor([1e37, 1.0]), ONES[:2])
+
+    assert weights.tolist() == [1, 0]

@@ -17,7 +17,7 @@ def test_weights_are_the_gradient_of_the_smooth_tchebycheff_function() -> None:
     def smooth_maximum(risks: np.ndarray) -> float:
         return mu * np.log(np.exp(preferences * (risks - ideal) / mu).sum())
 
-    weights = STCH(3, mu, preferences.tolist(), ideal.tolist()).weights(RISKS, ONES)
+    weights = STCH(mu, preferences.tolist(), ideal.tolist()).setup("abc").weights(RISKS, ONES)
 
     steps = 1e-6 * np.eye(3)
     gradient = [(smooth_maximum(RISKS.numpy() + h) - smooth_maximum(RISKS.numpy() - h)) / 2e-6 for h in steps]
@@ -34,25 +34,36 @@ def test_weights_are_those_of_torchjd(mu: float, given: bool) -> None:
 
     (gradient,) = torch.autograd.grad(scalarization.STCH(mu, preferences, ideal)(risks), risks)
 
-    ours = STCH(3, mu, *(None if value is None else value.tolist() for value in (preferences, ideal)))
+    ours = STCH(mu, *(None if value is None else value.tolist() for value in (preferences, ideal))).setup("abc")
     torch.testing.assert_close(ours.weights(RISKS, ONES), gradient, rtol=1e-6, atol=1e-9)
 
 
 def test_equal_preferences_make_it_softmax_minimax() -> None:
-    share = 3 * STCH(3, mu=0.2).weights(RISKS.float(), ONES)
+    share = 3 * STCH(mu=0.2).setup("abc").weights(RISKS.float(), ONES)
 
-    torch.testing.assert_close(share, SoftmaxMinimax(3, alpha=1 / (3 * 0.2)).weights(RISKS.float(), ONES))
+    torch.testing.assert_close(
+        share, SoftmaxMinimax(alpha=1 / (3 * 0.2), relative=False).setup("abc").weights(RISKS.float(), ONES)
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"mu": 0.0}, "Expected mu > 0, got 0.0."),
-        ({"preferences": [1.0, 0.0]}, "Expected 2 positive preferences, got [1.0, 0.0]."),
-        ({"preferences": [1.0]}, "Expected 2 positive preferences, got [1.0]."),
-        ({"ideal": [1.0]}, "Expected an ideal point of 2 numbers, got [1.0]."),
+        ({"preferences": [1.0, 0.0]}, "Expected positive preferences, got [1.0, 0.0]."),
+        (
+            {"preferences": [1.0]},
+            "Expected one value per task of ['a', 'b'] in STCH(preferences=...), got [1.0].",
+        ),
+        ({"ideal": [1.0]}, "Expected one value per task of ['a', 'b'] in STCH(ideal=...), got [1.0]."),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        STCH(2, **arguments)
+        STCH(**arguments).setup("ab")
+
+
+def test_a_small_mu_stays_finite() -> None:
+    weights = STCH(mu=1e-30).setup("ab").weights(torch.tensor([1e37, 1.0]), torch.ones(2))
+
+    assert weights.tolist() == [0.5, 0]

@@ -11,11 +11,11 @@ RISKS = [2.0, 0.5, 4.0]
 LOG_VARIANCES = [0.0, -1.0, 1.5]
 
 
-def weighting(likelihood: Any) -> Uncertainty:
-    made = Uncertainty(3, likelihood)
+def criterion_of(likelihood: Any, **options: Any) -> MultiTaskLoss:
+    criterion = MultiTaskLoss(["a", "b", "c"], Uncertainty(likelihood), **options)
     with torch.no_grad():
-        made.log_variance.copy_(torch.tensor(LOG_VARIANCES))
-    return made
+        criterion.weighting.log_variance.copy_(torch.tensor(LOG_VARIANCES))
+    return criterion
 
 
 LIKELIHOODS = [
@@ -27,7 +27,7 @@ LIKELIHOODS = [
 
 @pytest.mark.parametrize(("likelihood", "coefficients"), LIKELIHOODS)
 def test_gradients_are_those_of_kendall_s_total(likelihood: Any, coefficients: list[float]) -> None:
-    criterion = MultiTaskLoss(["a", "b", "c"], weighting(likelihood), reduction="paper")
+    criterion = criterion_of(likelihood, weight_sum="paper")
     sums = torch.tensor(RISKS, requires_grad=True)
     criterion(TaskLosses(sums, torch.ones(3))).backward()
 
@@ -43,7 +43,7 @@ def test_gradients_are_those_of_kendall_s_total(likelihood: Any, coefficients: l
 
 def test_gradient_is_that_of_torchjd_which_takes_all_tasks_for_regressions() -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
-    criterion = MultiTaskLoss(["a", "b", "c"], weighting("regression"), reduction="paper")
+    criterion = criterion_of("regression", weight_sum="paper")
     theirs = scalarization.UW(3)
     theirs.log_var.data.copy_(torch.tensor(LOG_VARIANCES))
     ours_at, theirs_at = (torch.tensor(RISKS, requires_grad=True) for _ in range(2))
@@ -56,7 +56,7 @@ def test_gradient_is_that_of_torchjd_which_takes_all_tasks_for_regressions() -> 
 
 
 def test_the_value_of_the_total_is_that_of_the_weighted_risks() -> None:
-    criterion = MultiTaskLoss(["a", "b", "c"], weighting("classification"))
+    criterion = criterion_of("classification")
 
     total = criterion(TaskLosses(torch.tensor(RISKS), torch.ones(3)))
 
@@ -65,7 +65,7 @@ def test_the_value_of_the_total_is_that_of_the_weighted_risks() -> None:
 
 
 def test_the_log_variance_of_an_absent_task_has_no_gradient() -> None:
-    criterion = MultiTaskLoss(["a", "b", "c"], weighting("classification"))
+    criterion = criterion_of("classification")
 
     criterion(TaskLosses(torch.tensor([2.0, 0.0, 4.0]), torch.tensor([1.0, 0.0, 1.0]))).backward()
 
@@ -75,8 +75,8 @@ def test_the_log_variance_of_an_absent_task_has_no_gradient() -> None:
 
 
 @pytest.mark.parametrize(("likelihood", "coefficients"), LIKELIHOODS)
-def test_constant_risks_are_learnt_as_variances(likelihood: Any, coefficients: list[float]) -> None:
-    criterion = MultiTaskLoss(["a", "b", "c"], Uncertainty(3, likelihood))
+def test_constant_risks_are_learned_as_variances(likelihood: Any, coefficients: list[float]) -> None:
+    criterion = MultiTaskLoss(["a", "b", "c"], Uncertainty(likelihood))
     optimizer = torch.optim.SGD(criterion.parameters(), lr=0.5)
     for _ in range(200):
         optimizer.zero_grad()
@@ -87,9 +87,14 @@ def test_constant_risks_are_learnt_as_variances(likelihood: Any, coefficients: l
     np.testing.assert_allclose(criterion.weighting.log_variance.detach().exp().numpy(), variances, rtol=1e-4)
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", ["regression"], ["regression", "gaussian"]])
-def test_a_likelihood_that_is_not_known_for_each_task_is_an_error(likelihood: Any) -> None:
-    names = [likelihood] * 2 if isinstance(likelihood, str) else likelihood
-    message = f"Expected 'regression' or 'classification' for each of 2 tasks, got {names}."
+def test_an_unknown_likelihood_is_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"^Expected 'regression' or 'classification' as likelihood, got 'gaussian'\.$"
+    ):
+        Uncertainty("gaussian")  # type: ignore[arg-type]
+
+
+def test_another_number_of_likelihoods_is_an_error_that_names_the_tasks() -> None:
+    message = "Expected one likelihood per task of ['depth', 'semseg'], got ['regression']."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        Uncertainty(2, likelihood)
+        MultiTaskLoss(["depth", "semseg"], Uncertainty(["regression"]))

@@ -1,15 +1,29 @@
+import re
+
 import pytest
+import torch
+from torch import Tensor
 
-from taskrobust import SoftmaxMinimax, Weighting
-from taskrobust.weighting import make_weighting, strategies
+from taskrobust import Fixed, MultiTaskLoss, RiskEstimator, SoftmaxMinimax, Weighting
+from taskrobust.weighting import make_weighting, strategies, strategy_name
 
 
-@pytest.mark.parametrize("name", ["SoftmaxMinimax", "softmax_minimax", "softmaxminimax"])
+@pytest.mark.parametrize("name", ["SoftmaxMinimax", "softmax_minimax", "softmax-minimax"])
 def test_a_strategy_is_found_under_any_spelling_of_its_name(name: str) -> None:
-    weighting = make_weighting(name, 4)
+    assert isinstance(make_weighting(name), SoftmaxMinimax)
 
-    assert isinstance(weighting, SoftmaxMinimax)
-    assert weighting.num_tasks == 4
+
+def test_every_strategy_has_a_name_that_makes_it() -> None:
+    for strategy in strategies().values():
+        if strategy is not Fixed:
+            assert type(make_weighting(strategy_name(strategy))) is strategy
+
+
+def test_an_unknown_name_is_an_error_with_a_suggestion() -> None:
+    with pytest.raises(
+        ValueError, match=r"^Expected a weighting among \['dwa', .*\], got 'minimax'\. Did you mean 'soft"
+    ):
+        make_weighting("minimax")
 
 
 def test_strategies_are_the_exported_subclasses() -> None:
@@ -18,11 +32,41 @@ def test_strategies_are_the_exported_subclasses() -> None:
     assert {strategy.__name__ for strategy in Weighting.__subclasses__()} >= set(strategies())
 
 
-def test_the_number_of_tasks_must_be_positive() -> None:
-    with pytest.raises(ValueError, match=r"^Expected at least one task, got num_tasks=0\.$"):
-        SoftmaxMinimax(0)
-
-
 def test_a_strategy_that_needs_arguments_cannot_be_made_from_its_name() -> None:
     with pytest.raises(ValueError, match=r"^Fixed has no defaults for all its arguments: pass an instance\.$"):
-        make_weighting("fixed", 2)
+        make_weighting("fixed")
+
+
+@pytest.mark.parametrize("part", [SoftmaxMinimax, RiskEstimator])
+def test_a_part_of_another_criterion_is_an_error_that_names_its_tasks(part: type) -> None:
+    used = part()
+    MultiTaskLoss(["rgb", "depth"], **{"risk" if part is RiskEstimator else "weighting": used})
+    message = (
+        f"Expected a new {part.__name__} for the tasks ['noun', 'verb'], got one that belongs to a criterion of the "
+        f"tasks ['rgb', 'depth']. Make one {part.__name__} per criterion."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        MultiTaskLoss(["noun", "verb"], **{"risk" if part is RiskEstimator else "weighting": used})
+
+
+def test_a_strategy_of_your_own_is_its_formula() -> None:
+    class WorstK(Weighting):
+        def __init__(self, k: int = 2) -> None:
+            super().__init__()
+            self.k = k
+
+        def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
+            return torch.zeros_like(risks).index_fill(0, risks.topk(self.k).indices, 1.0)
+
+    criterion = MultiTaskLoss(["noun", "verb", "adverb"], WorstK(k=1))
+    criterion({"noun": torch.tensor(3.0), "verb": torch.tensor(1.0), "adverb": torch.tensor(2.0)})
+
+    assert criterion.last.weight_vector.tolist() == [1, 0, 0]
+    assert repr(criterion) == (
+        "MultiTaskLoss(\n"
+        "  tasks=['noun', 'verb', 'adverb'], weight_sum=1.0, min_weight=0\n"
+        "  (weighting): WorstK(k=1)\n"
+        "  (risk): RiskEstimator(smoothing=0.0, min_count=0.0, normalization='none', reference=None, "
+        "reference_steps=1, reference_decay=0.999)\n"
+        ")"
+    )

@@ -10,9 +10,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics
-from torch import Tensor, nn
+from torch import Tensor
 
 from taskrobust.nlp.glue.tasks import GlueTask
+from taskrobust.outputs import Outputs
 
 
 def score(metric: str, predictions: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -54,10 +55,9 @@ class GlueScores:
         self.predictions: list[Tensor] = []
         self.labels: list[Tensor] = []
 
-    def update(self, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
-        """Take in what the model predicted for a batch; it stays on the device."""
-        assert isinstance(model.predictions, Tensor)
-        self.predictions.append(model.predictions)
+    def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        """Add the predictions for a batch; they stay on the device."""
+        self.predictions.append(outputs.predictions)
         self.labels.append(batch["labels"])
 
     def compute(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,18 @@ from taskrobust.training.evaluation import Scores
 from taskrobust.vision.data import Images
 from taskrobust.vision.downstream.head import Head
 from taskrobust.vision.modalities import Modality
+
+
+class Predicted(NamedTuple):
+    """Predictions for a batch, and the truth.
+
+    Attributes:
+        values: Scores of classes [B, C] or [B, C, H, W], or meters [B, H, W].
+        truth: Classes [B] or [B, H, W], or meters [B, H, W]; the task's ``unknown`` where it is not known.
+    """
+
+    values: Tensor
+    truth: Tensor
 
 
 class DownstreamTask(ABC):

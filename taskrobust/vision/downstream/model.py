@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from taskrobust.risk import TaskLosses
-from taskrobust.vision.downstream.base import DownstreamTask
+from taskrobust.outputs import Outputs, TaskLosses
+from taskrobust.vision.downstream.base import DownstreamTask, Predicted
 from taskrobust.vision.encoder import Encoder
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.model import MultiModalMae
@@ -26,10 +26,6 @@ class DownstreamModel(nn.Module):
         width: Length of the encoder's tokens.
         depth: Blocks of the encoder.
         heads: Attention heads of the encoder.
-
-    Attributes:
-        predictions: What was predicted in the last forward pass outside of training, detached: scores of classes
-            [B, C] or [B, C, H, W], or metres [B, H, W]. None after one in training.
 
     Raises:
         ValueError: If sizes do not fit, or what is predicted is among the inputs.
@@ -59,7 +55,6 @@ class DownstreamModel(nn.Module):
         self.encoder = Encoder(self.inputs, grid, patch_size, width, depth, heads)
         self.encoder.requires_grad_(task.trains_encoder)
         self.head = task.head(width, depth, patch_size)
-        self.predictions: Tensor | None = None
 
     @classmethod
     def from_mae(cls, mae: MultiModalMae, task: DownstreamTask, inputs: Sequence[str]) -> "DownstreamModel":
@@ -84,7 +79,7 @@ class DownstreamModel(nn.Module):
         model.encoder.load_state_dict({name: state[name] for name in model.encoder.state_dict()})
         return model
 
-    def forward(self, **batch: Tensor) -> TaskLosses:
+    def forward(self, **batch: Tensor) -> Outputs:
         """Sums the losses of a batch.
 
         Args:
@@ -94,16 +89,17 @@ class DownstreamModel(nn.Module):
                 soft_labels: for mixed images the share of each class, [B, C].
 
         Returns:
-            Float32 sum of the losses, and the number of images or pixels behind it, shape [1] each.
+            Float32 sum of the losses, and the number of images or pixels behind it, shape [1] each; outside of training
+            the ``Predicted``.
         """
-        self.predictions = None  # so that the memory is free for those to come
         predictions = self._predict(batch)
         truth = self.truth(batch)
-        if not self.training:
-            self.predictions = predictions.detach()
         known = truth != self.task.unknown
         losses = self.task.losses(predictions, truth, batch, self.training)
-        return TaskLosses(losses.where(known, 0).sum()[None], known.sum()[None].float())
+        return Outputs(
+            TaskLosses(losses.where(known, 0).sum()[None], known.sum()[None].float()),
+            predictions=None if self.training else Predicted(predictions.detach(), truth),
+        )
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What is to be predicted, the task's ``unknown`` where it is not known or a sample has no input."""

@@ -1,15 +1,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from taskrobust.risk import world_size
-
-if TYPE_CHECKING:
-    from taskrobust.vision.downstream.model import DownstreamModel
+from taskrobust.outputs import Outputs
+from taskrobust.ranks import Ranks
 
 
 class SumScores(ABC):
@@ -25,17 +21,13 @@ class SumScores(ABC):
     def __init__(self, sums: Tensor) -> None:
         self.sums = sums
 
-    def update(self, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
-        """Take in a batch that has just passed through the model."""
-        model = cast("DownstreamModel", model)
-        assert model.predictions is not None, "the model is in training mode"
-        self.add(model.predictions, model.truth(batch))
+    def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
+        """Add the predictions for a batch."""
+        self.add(*outputs.predictions)
 
     def compute(self) -> dict[str, float]:
         """The scores by name, over the batches of all ranks. Called by all ranks."""
-        total = self.sums.clone()
-        if world_size() > 1:
-            dist.all_reduce(total)
+        total = Ranks().sum(self.sums.clone())
         return {name: value.item() for name, value in self.scores(total.cpu().double()).items()}
 
     @abstractmethod

@@ -1,0 +1,91 @@
+"""Risks on held-out data."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from taskrobust.loss import MultiTaskLoss
+from taskrobust.outputs import TaskLosses
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Risks on held-out data.
+
+    Args:
+        risks: Mean loss of each task that had an element.
+        mean: Mean over the weighted tasks, in the units in which the criterion compares them.
+        worst: Largest risk of a weighted task in these units; infinite if one is not a number.
+        worst_task: That task.
+    """
+
+    risks: dict[str, float]
+    mean: float
+    worst: float
+    worst_task: str
+
+
+@torch.no_grad()
+def evaluate(
+    model: Callable[..., Any], criterion: MultiTaskLoss, batches: Iterable[Any], pool: bool = True
+) -> Evaluation:
+    """Risks over all batches of all ranks, which do not depend on how the data were cut into batches.
+
+    Nothing is learned. The ranks communicate once, at the end, so that they may have different numbers of batches.
+
+    Example:
+        >>> criterion = MultiTaskLoss(["noun", "verb"])
+        >>> batches = [TaskLosses(torch.tensor([6.0, 1.0]), torch.tensor([2, 1])),
+        ...            TaskLosses(torch.tensor([0.0, 4.0]), torch.tensor([1, 4]))]
+        >>> evaluate(lambda batch: batch, criterion, batches)
+        Evaluation(risks={'noun': 2.0, 'verb': 1.0}, mean=1.5, worst=2.0, worst_task='noun')
+
+    Args:
+        model: Returns the losses of a batch in a form that the criterion accepts. A module is in evaluation mode
+            meanwhile.
+        criterion: Names the tasks and their units.
+        batches: This rank's batches. The model is called with a mapping as keyword arguments, with a tuple or list as
+            positional ones, and with anything else as it is.
+        pool: Whether all ranks call this, each with its share of the data. Otherwise this rank evaluates by itself.
+
+    Raises:
+        ValueError: If no weighted task had an element.
+    """
+    training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    parts = [torch.zeros(2, len(criterion.tasks), device=criterion.skipped.device)]
+    for batch in batches:
+        if isinstance(batch, Mapping):
+            outputs = model(**batch)
+        else:
+            outputs = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+        losses = criterion.as_task_losses(outputs).detach()
+        parts.append(torch.stack([losses.sums, losses.counts]))
+    if isinstance(model, nn.Module):
+        model.train(training)
+    total = torch.stack(parts).cpu().double().sum(0)  # which some devices cannot
+    sums, counts = total.float().to(criterion.skipped.device).unbind()
+    pooled = criterion.ranks.pool(TaskLosses(sums, counts)) if pool else TaskLosses(sums, counts)
+    return summarize(pooled, criterion)
+
+
+def summarize(losses: TaskLosses, criterion: MultiTaskLoss) -> Evaluation:
+    """Risks from the pooled losses of an evaluation.
+
+    Raises:
+        ValueError: If no weighted task had an element.
+    """
+    values = zip(criterion.tasks, (losses.sums / losses.counts).tolist(), losses.counts.tolist(), strict=True)
+    risks = {task: risk for task, risk, count in values if count > 0}
+    units = zip(criterion.weighted_tasks, criterion.risk.comparable_unit().tolist(), strict=True)
+    weighted = {task: risks[task] / unit for task, unit in units if task in risks}
+    if not weighted:
+        raise ValueError(f"Expected held-out elements of one of {list(criterion.weighted_tasks)}, got none.")
+    badness = {task: math.inf if math.isnan(risk) else risk for task, risk in weighted.items()}
+    worst_task = max(badness, key=lambda task: badness[task])
+    return Evaluation(risks, sum(weighted.values()) / len(weighted), badness[worst_task], worst_task)

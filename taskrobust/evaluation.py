@@ -14,7 +14,11 @@ from taskrobust.outputs import TaskLosses
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Risks on held-out data.
+    """Risks on held-out data, from :func:`evaluate`.
+
+    Example:
+        >>> Evaluation({"noun": 2.0, "verb": 1.0}, mean=1.5, worst=2.0, worst_task="noun").worst_task
+        'noun'
 
     Args:
         risks: Mean loss of each task that had an element.

@@ -23,7 +23,15 @@ MeanLoss = Tensor | tuple[Tensor, Tensor | int] | None
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss of a task is NaN or infinite."""
+    """The loss of a task is NaN or infinite.
+
+    Example:
+        >>> try:
+        ...     MultiTaskLoss(["noun", "verb"])({"noun": torch.tensor(torch.nan), "verb": torch.tensor(1.0)})
+        ... except NonFiniteLossError as error:
+        ...     print(str(error)[:72])
+        Expected finite losses, got NaN, infinity or a count below 0 for ['noun'
+    """
 
 
 class MultiTaskLoss(StatefulModule):

@@ -22,6 +22,10 @@ class Schedule(ABC):
 class Constant(Schedule):
     """The same value at every step.
 
+    Example:
+        >>> Constant(2.0)(torch.tensor(100))
+        tensor(2.)
+
     Args:
         value: The value.
     """
@@ -37,10 +41,14 @@ class Constant(Schedule):
 class Linear(Schedule):
     """From one value to another on a straight line, then the second one.
 
+    Example:
+        >>> Linear(0.0, 3.0, steps=100)(torch.tensor([0, 50, 200]))
+        tensor([0.0000, 1.5000, 3.0000])
+
     Args:
         start: Value at step 0.
         end: Value at step ``steps`` and after.
-        steps: Length of the way.
+        steps: Number of steps from one to the other.
     """
 
     def __init__(self, start: float, end: float, steps: int) -> None:
@@ -59,6 +67,12 @@ class Theorem31(Schedule):
     r"""The growth with which softmax weighted gradient descent is proven to converge.
 
     .. math:: \alpha_k = \frac{4 \sqrt{k + 1}}{R_0 L'} \log \frac{4 T B \sqrt{k + 1}}{R_0 L'}
+
+    It is in one over the unit of the risks: use it with ``SoftmaxMinimax(alpha, relative=False)``.
+
+    Example:
+        >>> Theorem31(num_tasks=10, radius=4.0, lipschitz=1.0, bound=1.0)(torch.tensor([0, 99]))
+        tensor([ 2.3026, 46.0517])
 
     Args:
         num_tasks: Number of tasks :math:`T`.
@@ -93,6 +107,10 @@ class Entropic(Schedule):
     It suffices because the softmax weighted risk misses the worst one by :math:`\log T / \alpha` at most. It needs no
     bound of the losses.
 
+    Example:
+        >>> Entropic(num_tasks=10, radius=4.0, lipschitz=1.0)(torch.tensor([0, 99]))
+        tensor([ 1.1513, 11.5129])
+
     Args:
         num_tasks: Number of tasks :math:`T`.
         radius: Distance :math:`R_0` from the first parameters to the optimum.
@@ -120,7 +138,11 @@ class Sharp(Entropic):
 
     .. math:: \alpha_k = \frac{2 \sqrt{k + 1} W_0((T - 1) / e)}{R_0 L'}
 
-    :math:`W_0` is Lambert's function. For ten tasks it takes 1.10 in the place of :math:`\log T = 2.30`.
+    :math:`W_0` is Lambert's function. For ten tasks it is 1.10, where :math:`\log T = 2.30`.
+
+    Example:
+        >>> Sharp(num_tasks=10, radius=4.0, lipschitz=1.0)(torch.tensor([0, 99]))
+        tensor([0.5505, 5.5050])
 
     Args:
         num_tasks: Number of tasks :math:`T`.

@@ -6,7 +6,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BertForPreTraining
+from transformers import BertConfig, BertForPreTraining
+from transformers.models.bert.modeling_bert import BertLayer
 
 from taskrobust.nlp.tagset import CLASSES, OUTSIDE
 from taskrobust.nlp.unpadded import UNPADDED
@@ -19,12 +20,33 @@ _NSP: Final = TASKS.index("nsp")
 _NO_TASK: Final = len(TASKS)
 
 
+class _LastLayer(BertLayer):  # type: ignore[misc]
+    """Computes only the tokens that are read, after the attention: [1, R, H] in place of [B, S, H]."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        *arguments: Any,
+        read: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        if read is None:
+            whole: Tensor = super().forward(hidden_states, attention_mask, *arguments, **kwargs)
+            return whole
+        attended, _ = self.attention.self(hidden_states, attention_mask=attention_mask, **kwargs)
+        attended, residual = (values.flatten(0, 1).index_select(0, read)[None] for values in (attended, hidden_states))
+        rows: Tensor = self.feed_forward_chunk(self.attention.output(attended, residual))
+        return rows
+
+
 class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
     r"""BERT that returns the summed loss of every class of masked words, and of next sentence prediction.
 
     .. math:: S_t = \sum_{i:\, c_i = t} -\log p_\theta(y_i \mid \tilde x), \qquad n_t = |\{i : c_i = t\}|
 
-    The trunk runs once, the language model's head at masked positions only. Parameters and their names are those of
+    The trunk runs once. After its last attention only the tokens that a head reads are computed, masked ones and the
+    first of each sequence, with the same result. Parameters and their names are those of
     ``BertForPreTraining``: what ``save_pretrained`` writes, every BERT class of transformers loads.
 
     Args:
@@ -34,6 +56,10 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, section 4.1.
         Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, NAACL 2019.
     """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert.encoder.layer[-1].__class__ = _LastLayer  # the same parameters, initialized alike
 
     def forward(
         self,
@@ -76,15 +102,15 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
         if attention_mask is not None and attention in ("sdpa", UNPADDED):
             # In four dimensions transformers takes the mask as it is; in two it asks the device whether all are ones.
             attention_mask = attention_mask[:, None, None, :].bool()
-        hidden = self.bert(
+        first_tokens = _first_tokens(input_ids) if cu_seqlens is None else cu_seqlens[:-1]
+        rows = self.bert(
             input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
+            read=torch.cat([masked_positions, first_tokens]),
             **({} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}),
-        ).last_hidden_state
-        first_tokens = _first_tokens(input_ids) if cu_seqlens is None else cu_seqlens[:-1]
-        rows = hidden.flatten(0, 1).index_select(0, torch.cat([masked_positions, first_tokens]))
+        ).last_hidden_state[0]
         owners = _owners(classes, next_sentence_label)
         masked, first = rows.split([len(masked_positions), len(first_tokens)])
         # The trunk's own pooler reads the first token of each row of its input, not of each sequence.

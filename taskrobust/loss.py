@@ -338,24 +338,29 @@ class MultiTaskLoss(StatefulModule):
 
     def record_faults(self, counts: Tensor, sums: Tensor | None) -> Tensor:
         """Count losses that cannot be, raise on the CPU, and return whether all are finite."""
-        nonfinite = ~(counts.isfinite() & (counts >= 0))
+        fine = (counts >= 0) & (counts < math.inf)
         if sums is not None:
-            nonfinite = nonfinite | ~sums.isfinite()
-            if self.weighting.risks_above > -math.inf:
-                number = len(self.weighted_tasks)
-                outside = (counts > 0) & (sums <= self.weighting.risks_above * counts)
-                self.faults[1, :number].add_(outside[:number])
-        self.faults[0].add_(nonfinite)
-        self._check_at_once(counts)
-        return ~nonfinite.any()
+            fine = fine & sums.isfinite()
+        outside = None
+        if sums is not None and self.weighting.risks_above > -math.inf:
+            outside = ((counts > 0) & (sums <= self.weighting.risks_above * counts))[: len(self.weighted_tasks)]
+        finite = fine.all()
+        if _is_read_at_once(counts) and finite and (outside is None or not outside.any()):
+            return finite
+        self.faults[0].add_(~fine)
+        if outside is not None:
+            self.faults[1, : len(outside)].add_(outside)
+        if _is_read_at_once(counts):
+            self.check_finite()
+        return finite
 
     def record_weights(self, weights: Tensor, finite: Tensor) -> None:
         """Count weights that cannot be, and raise on the CPU."""
-        self.faults[2, : len(weights)].add_(~(weights.isfinite() & (weights >= 0)) & finite)
-        self._check_at_once(weights)
-
-    def _check_at_once(self, values: Tensor) -> None:
-        if values.device.type == "cpu" and not torch.compiler.is_compiling():
+        fine = (weights >= 0) & (weights < math.inf)
+        if _is_read_at_once(weights) and fine.all():
+            return
+        self.faults[2, : len(weights)].add_(~fine & finite)
+        if _is_read_at_once(weights):
             self.check_finite()
 
     @property
@@ -485,6 +490,11 @@ def _check_names(tasks: Sequence[str], auxiliary: Mapping[str, float]) -> None:
     for name in names:
         if not isinstance(name, str) or not name or "\n" in name:
             raise ValueError(f"Expected names of tasks that are strings of one line, got {name!r}.")
+
+
+def _is_read_at_once(values: Tensor) -> bool:
+    """Whether Python may look at values, since it waits for nothing."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[Any]:

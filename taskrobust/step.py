@@ -112,8 +112,8 @@ class Step:
         self.unit: Tensor
         self.running: Tensor
         self.finite: Tensor
-        self.seen: TaskLosses
         self.weights: Tensor | None
+        self.seen: TaskLosses | None = None  # of the batches of a window
         with torch.no_grad():  # a decorator is more than torch.compile understands here
             self._open()
 
@@ -129,7 +129,7 @@ class Step:
         """
         weighting, own = self.criterion.weighting, losses.detach()
         if self.window:
-            self.seen = self.seen + own
+            self.seen = own if self.seen is None else self.seen + own
             self.finite = self.finite & own.sums.isfinite().all()
             if self.ranks == 1:
                 self.criterion.record_faults(own.counts, own.sums)
@@ -148,8 +148,8 @@ class Step:
                 self._observe()
                 self.weights = self._decide()
         total = (self.weights * risks).sum()
-        share = (counts / torch.where(self.counts > 0, self.counts, 1))[: self.number]
-        own_loss = weighting.own_loss(weighted_risks.detach(), share)
+        share = counts / self.counts.clamp(min=torch.finfo(torch.float32).tiny)
+        own_loss = weighting.own_loss(weighted_risks.detach(), share[: self.number])
         if own_loss is not None:
             total = total + own_loss - own_loss.detach()
         if self.multiplier != 1:
@@ -181,7 +181,8 @@ class Step:
 
     def _close_window(self) -> Tensor:
         """Loss sums of all batches over all ranks."""
-        pooled = self.criterion.ranks.pool(self.seen)
+        nothing = torch.zeros_like(self.counts)
+        pooled = self.criterion.ranks.pool(TaskLosses(nothing, nothing) if self.seen is None else self.seen)
         # Sums of float32 counts depend on their order in the last digits.
         if pooled.counts.device.type == "cpu" and not torch.allclose(pooled.counts, self.counts, rtol=1e-5, atol=0):
             raise ValueError(
@@ -201,20 +202,22 @@ class Step:
     def _open(self) -> None:
         criterion, risk, number = self.criterion, self.criterion.risk, self.number
         counts, sums = self.counts, self.sums
-        auxiliary = counts[number:]
-        self.denominators = torch.cat([risk.denominators(counts[:number]), torch.where(auxiliary > 0, auxiliary, 1)])
         self.finite = torch.ones((), dtype=torch.bool, device=counts.device)
         if self.learns:
             self.finite = criterion.record_faults(counts, sums)
             if sums is not None:
                 self._learn(sums)
-        self.unit = kept_for_backward(torch.cat([risk.unit(), torch.ones_like(auxiliary)]))
+        self.denominators, unit = risk.denominators(counts[:number]), risk.unit()
+        if number < len(counts):
+            auxiliary = counts[number:]
+            self.denominators = torch.cat([self.denominators, torch.where(auxiliary > 0, auxiliary, 1)])
+            unit = torch.cat([unit, torch.ones_like(auxiliary)])
+        self.unit = kept_for_backward(unit)
         if self.learns:
             self.running = risk.running()
         else:
             assert sums is not None
             self.running = (sums / self.denominators / self.unit)[:number]
-        self.seen = TaskLosses(torch.zeros_like(counts), torch.zeros_like(counts))
         self.weights = self._decide() if self.window else None
 
     def _learn(self, sums: Tensor) -> None:
@@ -235,15 +238,19 @@ class Step:
         if not isinstance(weights, Tensor) or weights.shape != counts.shape:
             got = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
             raise ValueError(f"Expected {name}.weights to return a tensor of shape {list(counts.shape)}, got {got}.")
-        present = (counts > 0).float()
-        weights = torch.where(counts > 0, weights, 0)
+        present = counts > 0
+        weights = torch.where(present, weights, 0)
         if self.learns:
             criterion.record_weights(weights, self.finite)
         if criterion.weight_sum != "paper":
-            share = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
-            share = criterion.min_weight * present + (1 - criterion.min_weight * present.sum()) * share
-            weights = share * (present.sum() if criterion.weight_sum == "tasks" else criterion.weight_sum)
-        return kept_for_backward(torch.cat([weights, criterion.auxiliary_weights(weights.device)]))
+            weights = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+            if criterion.min_weight > 0:
+                weights = criterion.min_weight * present + (1 - criterion.min_weight * present.sum()) * weights
+            if criterion.weight_sum != 1:
+                weights = weights * (present.sum() if criterion.weight_sum == "tasks" else criterion.weight_sum)
+        if self.number < len(self.counts):
+            weights = torch.cat([weights, criterion.auxiliary_weights(weights.device)])
+        return kept_for_backward(weights)
 
     def _average_own_gradients(self) -> None:
         """In a window, a rank's totals train the strategy's parameters by this rank's losses only."""

@@ -103,7 +103,7 @@ class Trainer:
         if sharded and (optim.average != "none" or list(self.criterion.parameters())):
             raise ValueError(
                 "Expected average='none' and a weighting without parameters of its own with parallel='fsdp2', got "
-                f"{optim.average!r} and {type(self.criterion.weighting).__name__}. Take parallel='ddp'."
+                f"{optim.average!r} and {type(self.criterion.weighting).__name__}. Use parallel='ddp'."
             )
         if sharded and recipe.reports and recipe.report_from == "best":
             raise ValueError("Expected parallel='ddp' to report from the best model, got 'fsdp2'.")

@@ -2,7 +2,8 @@
 
 from taskrobust import _torchvision as _torchvision
 from taskrobust.evaluation import Evaluation, evaluate
-from taskrobust.loss import MultiTaskLoss, NonFiniteLossError
+from taskrobust.faults import NonFiniteLossError
+from taskrobust.loss import MultiTaskLoss
 from taskrobust.outputs import DisjointRows, Outputs, TaskLosses, grouped_losses, pool_batches
 from taskrobust.ranks import pool_ranks
 from taskrobust.risk import RiskEstimator

@@ -11,27 +11,14 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from taskrobust._guard import guard
+from taskrobust._inputs import Losses, as_task_losses
 from taskrobust._state import FixedTensor, StatefulModule
+from taskrobust.faults import Faults, OnNonfinite
 from taskrobust.outputs import Outputs, Shared, TaskLosses
 from taskrobust.ranks import Ranks
 from taskrobust.risk import RiskEstimator
 from taskrobust.step import Step, StepReport
 from taskrobust.weighting import Weighting, make_weighting
-
-OnNonfinite = Literal["raise", "skip"]
-MeanLoss = Tensor | tuple[Tensor, Tensor | int] | None
-
-
-class NonFiniteLossError(FloatingPointError):
-    """The loss of a task is NaN or infinite.
-
-    Example:
-        >>> try:
-        ...     MultiTaskLoss(["noun", "verb"])({"noun": torch.tensor(torch.nan), "verb": torch.tensor(1.0)})
-        ... except NonFiniteLossError as error:
-        ...     print(str(error)[:72])
-        Expected finite losses, got NaN, infinity or a count below 0 for ['noun'
-    """
 
 
 class MultiTaskLoss(StatefulModule):
@@ -73,7 +60,6 @@ class MultiTaskLoss(StatefulModule):
     """
 
     skipped: Tensor
-    faults: Tensor
 
     def __init__(
         self,
@@ -114,6 +100,7 @@ class MultiTaskLoss(StatefulModule):
         self.min_weight = min_weight
         self.on_nonfinite = on_nonfinite
         self.ranks = Ranks(process_group)
+        self.faults = Faults(self.tasks, weighting, on_nonfinite)
         self._auxiliary = FixedTensor(list(auxiliary.values()))
         self._window: Step | None = None
         self._last: StepReport | None = None
@@ -125,14 +112,9 @@ class MultiTaskLoss(StatefulModule):
 
     def initial_state(self) -> Mapping[str, Tensor]:
         """No steps."""
-        return {
-            "skipped": torch.zeros((), dtype=torch.int64),
-            "faults": torch.zeros(len(_FAULTS), len(self.tasks), dtype=torch.int64),
-        }
+        return {"skipped": torch.zeros((), dtype=torch.int64)}
 
-    def forward(
-        self, losses: TaskLosses | Outputs | Mapping[str, MeanLoss] | Tensor, shared: Shared | None = None
-    ) -> Tensor:
+    def forward(self, losses: Losses, shared: Shared | None = None) -> Tensor:
         """Weighted total of one batch, shape [], differentiable.
 
         Args:
@@ -266,27 +248,7 @@ class MultiTaskLoss(StatefulModule):
             NonFiniteLossError: If a loss was not finite, unless such steps are skipped. Names the tasks.
             ValueError: If a loss was outside of the strategy's domain, or a weight negative or not finite.
         """
-        nonfinite, outside, weights = (
-            [task for task, count in zip(self.tasks, row, strict=True) if count] for row in self.faults.tolist()
-        )
-        self.faults[1:].zero_()
-        name = type(self.weighting).__name__
-        if weights:
-            raise ValueError(
-                f"Expected {name}.weights to return finite numbers of 0 or more, got others for {weights}."
-            )
-        if outside:
-            raise ValueError(
-                f"Expected losses above {self.weighting.risks_above:g}, which {name} needs, got others for {outside}. "
-                "Use another weighting, or add a constant to the losses of these tasks."
-            )
-        if nonfinite and self.on_nonfinite == "raise":
-            self.faults[0].zero_()
-            raise NonFiniteLossError(
-                f"Expected finite losses, got NaN, infinity or a count below 0 for {nonfinite}. Look at the inputs and "
-                "the learning rate of these tasks. A mean over no elements is NaN: give None for an absent task, or "
-                "sums and counts. on_nonfinite='skip' skips such steps."
-            )
+        self.faults.check()
 
     @property
     def last(self) -> StepReport:
@@ -336,33 +298,6 @@ class MultiTaskLoss(StatefulModule):
         """Weights of the auxiliary tasks."""
         return self._auxiliary.on(device)
 
-    def record_faults(self, counts: Tensor, sums: Tensor | None) -> Tensor:
-        """Count losses that cannot be, raise on the CPU, and return whether all are finite."""
-        fine = (counts >= 0) & (counts < math.inf)
-        if sums is not None:
-            fine = fine & sums.isfinite()
-        outside = None
-        if sums is not None and self.weighting.risks_above > -math.inf:
-            outside = ((counts > 0) & (sums <= self.weighting.risks_above * counts))[: len(self.weighted_tasks)]
-        finite = fine.all()
-        if _is_read_at_once(counts) and finite and (outside is None or not outside.any()):
-            return finite
-        self.faults[0].add_(~fine)
-        if outside is not None:
-            self.faults[1, : len(outside)].add_(outside)
-        if _is_read_at_once(counts):
-            self.check_finite()
-        return finite
-
-    def record_weights(self, weights: Tensor, finite: Tensor) -> None:
-        """Count weights that cannot be, and raise on the CPU."""
-        fine = (weights >= 0) & (weights < math.inf)
-        if _is_read_at_once(weights) and fine.all():
-            return
-        self.faults[2, : len(weights)].add_(~fine & finite)
-        if _is_read_at_once(weights):
-            self.check_finite()
-
     @property
     def _learns(self) -> bool:
         return self.training and torch.is_grad_enabled()
@@ -385,80 +320,18 @@ class MultiTaskLoss(StatefulModule):
             )
         self._names_compared = True
 
-    def as_task_losses(self, losses: TaskLosses | Outputs | Mapping[str, MeanLoss] | Tensor) -> TaskLosses:
+    def as_task_losses(self, losses: Losses) -> TaskLosses:
         """The losses of a batch, in any form that the criterion accepts, as ``TaskLosses`` of its tasks.
 
         Raises:
             ValueError: If they are not those of the tasks.
         """
-        if isinstance(losses, Outputs):
-            losses = losses.losses
-        if isinstance(losses, Tensor):
-            if losses.shape != (len(self.tasks),):
-                raise ValueError(
-                    f"Expected mean losses of shape {[len(self.tasks)]} for the tasks {list(self.tasks)}, got "
-                    f"{list(losses.shape)}."
-                )
-            losses = dict(zip(self.tasks, losses.unbind(), strict=True))
-        if isinstance(losses, Mapping):
-            losses = self._from_means(losses)
-        elif not isinstance(losses, TaskLosses):
-            raise ValueError(
-                "Expected TaskLosses, Outputs, a mapping of task name to mean loss, or a tensor of mean losses, got "
-                f"{type(losses).__name__}."
-            )
-        shape = (len(self.tasks),)
-        if losses.sums.shape != shape or losses.counts.shape != shape:
-            raise ValueError(
-                f"Expected sums and counts of shape {list(shape)} for the tasks {list(self.tasks)}, got "
-                f"{list(losses.sums.shape)} and {list(losses.counts.shape)}."
-            )
-        if losses.tasks is not None and losses.tasks != self.tasks:
-            raise ValueError(
-                f"Expected losses of the tasks {list(self.tasks)} in this order, got {list(losses.tasks)}."
-            )
-        if losses.counts.dtype in (torch.float16, torch.bfloat16):
-            raise ValueError(
-                f"Expected counts as integers or float32, got {losses.counts.dtype}, which rounds 1001 to 1000. Return "
-                "integer counts: mixed precision does not cast them."
-            )
-        if losses.sums.device != self.skipped.device:
-            raise ValueError(
-                f"Expected losses on {self.skipped.device}, where the criterion is, got {losses.sums.device}. "
-                f"Call criterion.to({str(losses.sums.device)!r})."
-            )
-        return losses
-
-    def _from_means(self, means: Mapping[str, MeanLoss]) -> TaskLosses:
-        if set(means) != set(self.tasks):
-            raise ValueError(
-                f"Expected one loss for each of the tasks {list(self.tasks)}, got losses for {list(means)}."
-            )
-        sums: dict[str, tuple[Tensor, Tensor | int] | None] = {}
-        for task in self.tasks:
-            value = means[task]
-            mean, count = value if isinstance(value, tuple) else (value, 1)
-            if mean is not None and not isinstance(mean, Tensor):
-                raise ValueError(f"Expected a tensor as mean loss of the task {task!r}, got {type(mean).__name__}.")
-            if mean is not None and mean.dim() != 0:
-                shape = list(mean.shape)
-                raise ValueError(f"Expected a mean loss of shape [] for the task {task!r}, got shape {shape}.")
-            if (
-                mean is not None
-                and not isinstance(value, tuple)
-                and (self.weighting.needs_counts or self.risk.min_count)
-            ):
-                user = f"RiskEstimator(min_count={self.risk.min_count:g})"
-                user = type(self.weighting).__name__ if self.weighting.needs_counts else user
-                raise ValueError(
-                    f"Expected the number of elements behind each mean loss, which {user} needs, got a mean alone for "
-                    f"{task!r}. Give TaskLosses, or pairs {{task: (mean, count)}}."
-                )
-            if isinstance(count, Tensor):
-                sums[task] = None if mean is None else (torch.where(count > 0, mean * count, 0), count)
-            else:
-                sums[task] = None if mean is None or count == 0 else (mean if count == 1 else mean * count, count)
-        return TaskLosses.from_sums(sums, self.skipped.device)
+        user = None
+        if self.weighting.needs_counts:
+            user = type(self.weighting).__name__
+        elif self.risk.min_count > 0:
+            user = f"RiskEstimator(min_count={self.risk.min_count:g})"
+        return as_task_losses(losses, self.tasks, self.skipped.device, user)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def with_its_dtype(tensor: Tensor) -> Tensor:
@@ -478,9 +351,6 @@ class MultiTaskLoss(StatefulModule):
         return {**self.__dict__, "_window": None}
 
 
-_FAULTS = ("losses that are not finite", "losses outside of the strategy's domain", "weights that cannot be")
-
-
 def _check_names(tasks: Sequence[str], auxiliary: Mapping[str, float]) -> None:
     if isinstance(tasks, str) or not isinstance(tasks, Sequence) or not tasks:
         raise ValueError(f"Expected a list of one or more tasks with different names, got {tasks!r}.")
@@ -490,11 +360,6 @@ def _check_names(tasks: Sequence[str], auxiliary: Mapping[str, float]) -> None:
     for name in names:
         if not isinstance(name, str) or not name or "\n" in name:
             raise ValueError(f"Expected names of tasks that are strings of one line, got {name!r}.")
-
-
-def _is_read_at_once(values: Tensor) -> bool:
-    """Whether Python may look at values, since it waits for nothing."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[Any]:

@@ -132,7 +132,7 @@ class Step:
             self.seen = own if self.seen is None else self.seen + own
             self.finite = self.finite & own.sums.isfinite().all()
             if self.ranks == 1:
-                self.criterion.record_faults(own.counts, own.sums)
+                self.criterion.faults.record_losses(own.counts, own.sums, self.number)
             sums, counts = own.sums * self.ranks, own.counts * self.ranks
         else:
             assert self.sums is not None
@@ -190,7 +190,7 @@ class Step:
                 f"this accumulation window, got {pooled.counts.tolist()}."
             )
         if self.ranks > 1:
-            self.finite = self.criterion.record_faults(pooled.counts, pooled.sums)
+            self.finite = self.criterion.faults.record_losses(pooled.counts, pooled.sums, self.number)
         self._observe()
         self._average_own_gradients()
         return pooled.sums
@@ -204,7 +204,7 @@ class Step:
         counts, sums = self.counts, self.sums
         self.finite = torch.ones((), dtype=torch.bool, device=counts.device)
         if self.learns:
-            self.finite = criterion.record_faults(counts, sums)
+            self.finite = criterion.faults.record_losses(counts, sums, number)
             if sums is not None:
                 self._learn(sums)
         self.denominators, unit = risk.denominators(counts[:number]), risk.unit()
@@ -241,7 +241,7 @@ class Step:
         present = counts > 0
         weights = torch.where(present, weights, 0)
         if self.learns:
-            criterion.record_weights(weights, self.finite)
+            criterion.faults.record_weights(weights, self.finite)
         if criterion.weight_sum != "paper":
             weights = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
             if criterion.min_weight > 0:

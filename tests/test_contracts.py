@@ -371,7 +371,7 @@ class HostReads(TorchDispatchMode):
 
 @EVERY
 def test_a_step_reads_no_value_on_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskrobust.loss._is_read_at_once", lambda values: False)  # as on other devices
+    monkeypatch.setattr("taskrobust.faults._is_read_at_once", lambda values: False)  # as on other devices
     run = Run(smoothed_criterion(name, on_nonfinite="skip"))
     losses = run.model(*batch(0))
 

@@ -363,8 +363,8 @@ def test_a_skipped_step_has_total_zero_and_changes_no_state_but_its_count(weight
     assert total.item() == 0
     assert not criterion.last.finite
     assert criterion.skipped == 1
-    assert criterion.faults[0].tolist() == [0, 1, 0]
-    counters = {name: criterion.state_dict()[name] for name in ("skipped", "faults")}
+    assert criterion.faults.nonfinite.tolist() == [0, 1, 0]
+    counters = {name: criterion.state_dict()[name] for name in ("skipped", "faults.nonfinite")}
     assert_same_state(criterion, before | counters)
     assert criterion(batch(1.0), shared=shared).isfinite()
     assert criterion.last.finite

@@ -10,7 +10,8 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.utils import logging as transformers_logging
 
-from taskrobust.loss import MultiTaskLoss, OnNonfinite
+from taskrobust.faults import OnNonfinite
+from taskrobust.loss import MultiTaskLoss
 from taskrobust.nlp.corpus import TOKENIZER, Corpus
 from taskrobust.nlp.masking import Masking
 from taskrobust.nlp.model import PosBertForPreTraining, task_counts

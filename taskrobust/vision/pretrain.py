@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from taskrobust.loss import MultiTaskLoss, OnNonfinite
+from taskrobust.faults import OnNonfinite
+from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import RiskEstimator
 from taskrobust.training.distributed import DeviceConfig, make_accelerator
 from taskrobust.training.evaluation import Evaluation

@@ -68,5 +68,6 @@ def test_a_strategy_of_your_own_is_its_formula() -> None:
         "  (weighting): WorstK(k=1)\n"
         "  (risk): RiskEstimator(smoothing=0.0, min_count=0.0, normalization='none', reference=None, "
         "reference_steps=1, reference_decay=0.999)\n"
+        "  (faults): Faults(tasks=('noun', 'verb', 'adverb'), on_nonfinite='raise')\n"
         ")"
     )

@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parents[1]
+from taskrobust.paths import CONFIGS
 
 
 def config(name: str) -> str:
@@ -10,8 +10,7 @@ def config(name: str) -> str:
     Args:
         name: Its path in configs/, without the extension, such as ``vision/demo``.
     """
-    folder = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
-    path = folder / f"{name}.yaml"
+    path = CONFIGS / f"{name}.yaml"
     assert path.exists(), path
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -22,8 +21,8 @@ def weighting_config(name: str, kind: str) -> str:
     Raises:
         ValueError: If there is none.
     """
-    folder = Path(config("weighting/average")).parent
-    for place in (folder.parent / kind, folder):
+    folder = CONFIGS / "weighting"
+    for place in (CONFIGS / kind, folder):
         if (place / f"{name}.yaml").exists():
             return config(f"{place.name}/{name}")
     there = sorted(path.stem for path in folder.glob("*.yaml"))

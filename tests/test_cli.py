@@ -40,6 +40,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "bert": {"layers": 1, "hidden": 32, "heads": 2, "dropout": 0.1},
         "loop": {"steps": 8, "batch_size": 8, "log_every": 2, "eval_every": 4, "checkpoint_every": 4},
         "optim": {"lr": 1e-3},
+        "device": {"precision": "fp32"},
     }
 
 

@@ -23,7 +23,8 @@ from taskrobust.nlp.glue.submission import write_predictions
 from taskrobust.nlp.glue.table import GlueTable, run_path
 from taskrobust.nlp.glue.tasks import GLUE, GlueTask, glue_tasks
 from taskrobust.paths import filled_in
-from taskrobust.training.distributed import DeviceConfig, any_rank, make_accelerator
+from taskrobust.training.device import Device, DeviceConfig, resolve_device
+from taskrobust.training.distributed import any_rank, make_accelerator
 from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
@@ -97,8 +98,10 @@ def finetune_glue(
         loop = replace(loop, epochs=_EPOCHS)
         resolved = resolved | {"loop": {**resolved["loop"], "epochs": _EPOCHS}}
     resolved = {name: value for name, value in resolved.items() if name != "predict"}
+    compute = resolve_device(device, next(iter(_runs(output)), None))
+    resolved = compute.recorded_in(resolved)
     _check_same(output, resolved)
-    accelerator = make_accelerator(device)
+    accelerator = make_accelerator(compute)
     say = Console(quiet=not accelerator.is_main_process, soft_wrap=True, highlight=False).print
     source = find_pretrained(model)
     tokenizer = load_tokenizer(source)
@@ -116,7 +119,7 @@ def finetune_glue(
         train_samples=train_samples,
         loop=loop,
         optim=optim,
-        device=device,
+        device=compute,
         resume=resume,
         is_miniature=is_miniature,
         resolved=resolved,
@@ -153,16 +156,21 @@ def _seeds(seeds: int | list[int]) -> list[int]:
     return named
 
 
+def _runs(output: Path) -> list[Path]:
+    """The run folders of all tasks and seeds that have started."""
+    return sorted(path.parent for task in GLUE for path in (output / task).glob("*/config.yaml"))
+
+
 def _check_same(output: Path, resolved: dict[str, Any]) -> None:
     """All runs of a table differ in their task and seed alone, and those there may be of other tasks and seeds."""
     here = {name: value for name, value in resolved.items() if name not in ("tasks", "seeds")}
-    for path in sorted(path for task in GLUE for path in (output / task).glob("*/config.yaml")):
-        config = yaml.safe_load(path.read_text())
+    for run in _runs(output):
+        config = yaml.safe_load((run / "config.yaml").read_text())
         there = {name: value for name, value in config.items() if name not in ("tasks", "seeds")}
         changed = differences(there, here)
         if changed:
             raise ValueError(
-                f"The runs of {output} make one table, and {path.parent} is of another configuration: "
+                f"The runs of {output} make one table, and {run} is of another configuration: "
                 f"{'; '.join(changed)}. Choose another --output."
             )
 
@@ -193,7 +201,7 @@ class _FineTuning:
     train_samples: int | None
     loop: LoopConfig
     optim: OptimConfig
-    device: DeviceConfig
+    device: Device
     resume: Resume
     is_miniature: bool
     resolved: dict[str, Any]
@@ -248,7 +256,7 @@ class _FineTuning:
     def _train(self, task: GlueTask, seed: int, data: _Data, run: RunFolder, accelerator: Accelerator) -> list[Result]:
         torch.manual_seed(seed)  # of the new head
         model = self._load(self.source, task, accelerator)
-        if self.device.compile:
+        if self.device.config.compile:
             model.network.base_model.compile(dynamic=True)
 
         def export(trained: nn.Module, state: dict[str, Tensor], folder: Path) -> None:

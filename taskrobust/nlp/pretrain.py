@@ -20,7 +20,8 @@ from taskrobust.nlp.tagset import CLASSES
 from taskrobust.nlp.unpadded import UNPADDED
 from taskrobust.nlp.wordpiece import load_wordpiece
 from taskrobust.risk import RiskEstimator
-from taskrobust.training.distributed import DeviceConfig, make_accelerator
+from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.evaluation import Evaluation
 from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
@@ -96,21 +97,22 @@ def pretrain_bert(
     """
     transformers_logging.disable_progress_bar()  # of writing the model: one file
     prepare(corpus)
-    accelerator = make_accelerator(device)
+    compute = resolve_device(device, output)
+    accelerator = make_accelerator(compute)
     with accelerator.main_process_first():
-        run = RunFolder(output, resolved, resume, accelerator.is_main_process)
+        run = RunFolder(output, compute.recorded_in(resolved), resume, accelerator.is_main_process)
     train, held_out = Corpus(corpus.train), Corpus(corpus.held_out)
     _check_same_vocabulary(train, corpus.held_out)
     masks = masking(train.tokenizer)
-    if masks.unpadded and device.precision == "no" and accelerator.device.type == "cuda":
-        raise ValueError("Expected precision bf16 or fp16 for unpadded batches on CUDA, got no.")
+    if masks.unpadded and compute.precision == "fp32" and accelerator.device.type == "cuda":
+        raise ValueError("Expected precision bf16 or fp16 for unpadded batches on CUDA, got fp32.")
     held_out_masks = Masking(train.tokenizer, schedule="dynamic", unpadded=masks.unpadded, seed=_HELD_OUT_MASK_SEED)
 
     torch.manual_seed(loop.seed)
     model = _make_model(bert, train, init_from, attention_dropout=0.0 if masks.unpadded else bert.dropout)
     if masks.unpadded:
         model.set_attn_implementation(UNPADDED)
-    elif accelerator.device.type == "cpu" and device.precision == "bf16":
+    elif accelerator.device.type == "cpu" and compute.precision == "bf16":
         model.set_attn_implementation("eager")  # sdpa's backward pass is slow in bf16 there
     if device.compile:
         model.bert.compile()

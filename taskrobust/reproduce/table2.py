@@ -197,7 +197,7 @@ def _cost(recipe: _Recipe, folder: Path, weightings: list[str]) -> Part:
         name="cost",
         command=(
             *("step-cost", "--output", str(folder / "cost"), "--weightings", *weightings),
-            *(*recipe.pretrain.shape(), *recipe.cost, "--device.precision", "bf16"),
+            *(*recipe.pretrain.shape(), *recipe.cost),
         ),
         finished=(folder / "cost/table.md",),
         minutes=0.5 if recipe.pretrain.minutes is not None else None,

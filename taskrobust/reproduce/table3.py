@@ -33,7 +33,7 @@ def table3(scale: Scale = "demo", output: Path | None = None, dry_run: bool = Fa
     folder = output or Path(f"runs/table3-{scale}")
     measurement = Part(
         name="step-cost",
-        command=("step-cost", "--output", str(folder), *_SIZES[scale], "--device.precision", "bf16"),
+        command=("step-cost", "--output", str(folder), *_SIZES[scale]),
         finished=(),
         minutes=_MINUTES[scale],
     )

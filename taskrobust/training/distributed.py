@@ -1,7 +1,5 @@
 import time
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -18,46 +16,26 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-
-@dataclass(kw_only=True)
-class DeviceConfig:
-    """Where the run computes, and in which precision. Several processes are started by ``torchrun``.
-
-    Args:
-        device: ``auto`` takes an accelerator where there is one.
-        precision: ``no`` is float32. ``bf16`` and ``fp16`` compute matrix products in 16 bits; losses, risks and
-            weights stay in float32. ``fp16`` needs CUDA.
-        parallel: ``ddp`` keeps the whole model in every process, ``fsdp2`` a share of it.
-        compile: Compiles the trunk of the model.
-    """
-
-    device: Literal["auto", "cpu"] = "auto"
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    parallel: Literal["ddp", "fsdp2"] = "ddp"
-    compile: bool = False
-
+from taskrobust.training.device import Device
 
 _PATIENCE = timedelta(hours=6)
 """How long ranks wait for each other: the first may copy a large data set into its cache."""
 
 
-def make_accelerator(config: DeviceConfig) -> Accelerator:
-    """Join the process group that torchrun describes, if it does, and choose device and precision.
+def make_accelerator(device: Device) -> Accelerator:
+    """Join the process group that torchrun describes, if it does, on the device and in the precision that were chosen.
 
     Raises:
-        ValueError: If the configuration needs CUDA, or several processes, and there is none.
+        ValueError: If the configuration needs several processes and there is one.
     """
-    cpu = config.device == "cpu" or not torch.accelerator.is_available()
-    if cpu and config.precision == "fp16":
-        raise ValueError("Expected a CUDA device for precision=fp16, got the CPU.")
     plugin = None
-    if config.parallel == "fsdp2":
+    if device.config.parallel == "fsdp2":
         plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
     if not dist.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)  # that of an earlier run in the same process
     accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision=config.precision,
+        cpu=device.uses_cpu,
+        mixed_precision="no" if device.precision == "fp32" else device.precision,
         fsdp_plugin=plugin,
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),

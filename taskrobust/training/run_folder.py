@@ -15,6 +15,7 @@ _MAY_CHANGE = (
     "loop.log_every",
     "loop.checkpoint_every",
     "loop.workers",
+    "device.threads",
     "pictures",
     "mae.memory_efficient",
     "corpus.num_proc",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from taskrobust.loss import MultiTaskLoss
-from taskrobust.training.distributed import DeviceConfig, any_rank, make_accelerator
+from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.distributed import any_rank, make_accelerator
 from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
@@ -89,7 +90,7 @@ def finetune_vision(
         task: What is learned: ``Classification``, ``LinearProbe``, ``Segmentation`` or ``DepthEstimation``.
         output: The run folder.
         train: The training images, with what is to be predicted.
-        held_out: The images that the best model is chosen by.
+        held_out: The images that the best model is compute by.
         test: The images that results.json is about. None takes the held-out ones.
         rooms: Generated rooms, in place of ``train`` and ``held_out``, and of ``test`` where that is None. Those that
             are not there yet are generated.
@@ -118,10 +119,11 @@ def finetune_vision(
         train, held_out, test = rooms_of(rooms, "train"), rooms_of(rooms, "held-out"), test or rooms_of(rooms, "test")
     if train is None or held_out is None:
         raise ValueError("Expected images to train on and to choose the best model by: rooms, or train and held_out.")
-    accelerator = make_accelerator(device)
+    compute = resolve_device(device, output)
+    accelerator = make_accelerator(compute)
     torch.manual_seed(loop.seed)
     with accelerator.main_process_first():
-        run = RunFolder(output, resolved, resume, accelerator.is_main_process)
+        run = RunFolder(output, compute.recorded_in(resolved), resume, accelerator.is_main_process)
     if any_rank(accelerator, (output / RESULTS).exists()):
         accelerator.print(f"{output / RESULTS} is there: the run is finished.")
         accelerator.end_training()

@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoModelForDepthEstimation, AutoMo
 from transformers.utils import ModelOutput
 
 DepthKind = Literal["metric", "relative", "inverse"]
-Precision = Literal["no", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Size = tuple[int, int]
 """Height and width."""
 
@@ -33,7 +33,7 @@ class Labeller(ABC):
     Args:
         checkpoint: A folder with a model and its image processor, or a name on the hub.
         device: Where the model computes.
-        precision: Of the matrix products; ``no`` is float32.
+        precision: Of the matrix products; ``fp32`` is float32.
 
     Raises:
         ValueError: If the checkpoint cannot be loaded, is of another kind of model, or lacks the weights of its head.
@@ -50,7 +50,7 @@ class Labeller(ABC):
     head: ClassVar[str]
     """How the names of the head's weights begin."""
 
-    def __init__(self, checkpoint: str, device: torch.device, precision: Precision = "no") -> None:
+    def __init__(self, checkpoint: str, device: torch.device, precision: Precision = "fp32") -> None:
         self.checkpoint = checkpoint
         self.device = device
         self.precision = precision
@@ -132,7 +132,7 @@ class DepthLabeller(Labeller):
     head = "head."
 
     def __init__(
-        self, checkpoint: str, device: torch.device, precision: Precision = "no", kind: DepthKind | None = None
+        self, checkpoint: str, device: torch.device, precision: Precision = "fp32", kind: DepthKind | None = None
     ) -> None:
         self.kind = kind
         super().__init__(checkpoint, device, precision)

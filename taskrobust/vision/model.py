@@ -1,5 +1,7 @@
 """Multi-Modal Mask MAE: one encoder that reads visible patches of several maps, one decoder for each to predict."""
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -213,7 +215,8 @@ class MultiModalMae(  # type: ignore[call-arg]
     def _from_pretrained(cls, *, modalities: Any, strict: bool = True, **kwargs: Any) -> "MultiModalMae":
         if not isinstance(modalities, Mapping):
             modalities = from_plain(modalities)
-        model: MultiModalMae = super()._from_pretrained(modalities=modalities, strict=strict, **kwargs)
+        with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints that it loads weights
+            model: MultiModalMae = super()._from_pretrained(modalities=modalities, strict=strict, **kwargs)
         return model
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from taskrobust.faults import OnNonfinite
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import RiskEstimator
-from taskrobust.training.distributed import DeviceConfig, make_accelerator
+from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.evaluation import Evaluation
 from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
@@ -132,16 +133,17 @@ def pretrain_mae(
         resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
         resolved: The configuration in plain values, as it is kept in the run folder.
     """
-    if mae.memory_efficient and (device.parallel == "fsdp2" or device.precision == "fp16"):
+    compute = resolve_device(device, output)
+    if mae.memory_efficient and (device.parallel == "fsdp2" or compute.precision == "fp16"):
         raise ValueError(
-            "Expected parallel=ddp and precision bf16 or no with memory_efficient, got "
-            f"{device.parallel} and {device.precision}."
+            "Expected parallel=ddp and precision bf16 or fp32 with memory_efficient, got "
+            f"{device.parallel} and {compute.precision}."
         )
     if scenes is not None:
         prepare_scenes(scenes)
-    accelerator = make_accelerator(device)
+    accelerator = make_accelerator(compute)
     with accelerator.main_process_first():
-        run = RunFolder(output, resolved, resume, accelerator.is_main_process)
+        run = RunFolder(output, compute.recorded_in(resolved), resume, accelerator.is_main_process)
         random_crop = JointCrop(mae.image_size, scale=crop.scale, ratio=crop.ratio, flip=crop.flip, seed=loop.seed)
         train_images = train(modalities, random_crop)
         held_out_images = held_out(modalities, CentreCrop(mae.image_size))

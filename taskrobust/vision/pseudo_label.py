@@ -27,7 +27,7 @@ def pseudo_label(
     batch_size: int = 8,
     workers: int = 2,
     device: Literal["auto", "cpu"] = "auto",
-    precision: Precision = "no",
+    precision: Precision = "fp32",
     on_error: OnError = "raise",
 ) -> None:
     """Makes depth and class maps for a folder of images.
@@ -58,7 +58,7 @@ def pseudo_label(
         batch_size: Images that a model reads at once. Only images that it reads at the same size go together.
         workers: Processes that read images, and threads that write maps. 0 reads in the main process.
         device: Auto takes an accelerator where there is one.
-        precision: Of the matrix products: no is float32. fp16 needs an accelerator.
+        precision: Of the matrix products: fp32 is float32. fp16 needs an accelerator.
         on_error: What to do about a file that is no image, or half of one: raise an error, or skip it and count it.
 
     Raises:
@@ -77,7 +77,7 @@ def pseudo_label(
     images = find_images(source)[rank() :: processes()]
     where = _device(device)
     if precision == "fp16" and where.type == "cpu":
-        raise ValueError("Expected an accelerator for precision fp16, got the CPU. Choose bf16 or no.")
+        raise ValueError("Expected an accelerator for precision fp16, got the CPU. Use bf16 or fp32.")
     labellers: list[Labeller] = []
     if depth_model is not None:
         kind: DepthKind | None = None if depth_kind == "auto" else depth_kind

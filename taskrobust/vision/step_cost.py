@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from taskrobust.loss import MultiTaskLoss
-from taskrobust.training.distributed import DeviceConfig, make_accelerator
+from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.optim import OptimConfig, make_optimizer
 from taskrobust.vision.modalities import Depth, Modality, Rgb, SemSeg
 from taskrobust.vision.model import MultiModalMae
@@ -42,7 +43,7 @@ class Cost:
         flops_per_step: Floating-point operations of matrix products, convolutions and attention, forward and backward.
         seconds_per_step: Median time.
         batch_size: Images in the step.
-        device: Where it was measured.
+        device: Where it was measured, and in which precision.
     """
 
     flops_per_step: int
@@ -81,7 +82,8 @@ def step_cost(
     unknown = [name for name in weightings if name not in STRATEGIES]
     if unknown:
         raise ValueError(f"Expected weightings among {list(STRATEGIES)}, got {unknown}.")
-    accelerator = make_accelerator(device)
+    compute = resolve_device(device)
+    accelerator = make_accelerator(compute)
     batch = {name: tensor.to(accelerator.device) for name, tensor in _noise(batch_size, mae.image_size).items()}
     synchronise = torch.accelerator.synchronize if accelerator.device.type != "cpu" else nullcontext
     step = {name: _step(name, mae, batch, accelerator.autocast, accelerator.device) for name in weightings}
@@ -96,6 +98,7 @@ def step_cost(
             if number >= _WARM_UP:
                 times[name].append(time.perf_counter() - start)
     where = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else _processor()
+    where = f"{where}, {compute.precision}"
     costs = {name: Cost(flops[name], statistics.median(times[name]), batch_size, where) for name in weightings}
     for name, cost in costs.items():
         (output / name).mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taskrobust.nlp.finetune import finetune_glue
-from taskrobust.training.distributed import DeviceConfig
+from taskrobust.training.device import DeviceConfig
 from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
 
@@ -31,7 +31,7 @@ def finetune(model: str, glue: str, output: str, **settings: Any) -> Any:
         seeds=settings.pop("seeds", [0]),
         loop=loop,
         optim=OptimConfig(lr=1e-3, weight_decay=0.1, warmup_steps=0.06),
-        device=DeviceConfig(device="cpu"),
+        device=DeviceConfig(device="cpu", precision="fp32"),
         resolved=may_differ,
         **settings,
     )

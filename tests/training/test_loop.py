@@ -9,7 +9,7 @@ from toy import SAMPLES, STEPS, ToyData, ToyModel, collate, digest, digests, exp
 
 
 @pytest.mark.parametrize("average", ["none", "ema", "iterate"])
-@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_model_that_is_exported_has_the_risks_that_were_reported(
     toy: Toy, tmp_path: Path, average: str, precision: str
 ) -> None:

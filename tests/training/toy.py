@@ -24,7 +24,8 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from taskrobust import MultiTaskLoss, Outputs, RiskEstimator, TaskLosses
-from taskrobust.training.distributed import DeviceConfig, make_accelerator
+from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
@@ -213,7 +214,7 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
     watching = {name: settings.pop(name) for name in WATCHING if name in settings}
     loop = LoopConfig(steps=STEPS, batch_size=4, log_every=2, eval_every=10, checkpoint_every=5)
     optim = OptimConfig(lr=1e-2, warmup_steps=2)
-    device = DeviceConfig(device="cpu")
+    device = DeviceConfig(device="cpu", precision="fp32")
     for config in (loop, optim, device):
         for field in fields(config):
             if field.name in settings:
@@ -221,9 +222,10 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
                 setattr(config, field.name, kind(settings.pop(field.name)))
     if loop.epochs is not None and "both" not in settings:
         loop.steps = None
-    accelerator = make_accelerator(device)
-    described = {"loop": asdict(loop), "optim": asdict(optim) | {"betas": list(optim.betas)}, "device": asdict(device)}
-    run = RunFolder(output, described | {"toy": settings}, main=accelerator.is_main_process)
+    compute = resolve_device(device, output)
+    accelerator = make_accelerator(compute)
+    described = {"loop": asdict(loop), "optim": asdict(optim) | {"betas": list(optim.betas)}, "toy": settings}
+    run = RunFolder(output, compute.recorded_in(described), main=accelerator.is_main_process)
     torch.manual_seed(loop.seed)
     data = ToyData(_key(settings, "spoilt"), _key(settings, "broken"))
     criterion = MultiTaskLoss(

@@ -78,7 +78,14 @@ def settings(rooms: Path, pretrained: Path) -> Callable[..., dict[str, Any]]:
         }
         loop = {"steps": 6, "batch_size": 4, "log_every": 1, "eval_every": 3, "checkpoint_every": 2}
         optim = {"lr": 1e-3, "layer_decay": 0.75}
-        common = {"model": str(pretrained), "loop": loop, "optim": optim, "pictures": 2, "drop_path": 0.1}
+        common = {
+            "model": str(pretrained),
+            "loop": loop,
+            "optim": optim,
+            "pictures": 2,
+            "drop_path": 0.1,
+            "device": {"precision": "fp32"},
+        }
         merged = common | data | TASKS[task]
         for key, value in changes.items():
             merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
@@ -271,7 +278,8 @@ def test_every_variant_trains(
 def test_compiled_run_has_the_metrics_of_the_plain_one(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     config = settings("semseg", drop_path=0.0)
     run("finetune-vision", config | {"output": str(tmp_path / "plain")})
-    run("finetune-vision", config | {"output": str(tmp_path / "compiled"), "device": {"compile": True}})
+    compiled = config["device"] | {"compile": True}
+    run("finetune-vision", config | {"output": str(tmp_path / "compiled"), "device": compiled})
     for ours, theirs in zip(metrics(tmp_path / "compiled"), metrics(tmp_path / "plain"), strict=True):
         assert ours["risks"] == pytest.approx(theirs["risks"], rel=1e-4)
 

@@ -513,14 +513,14 @@ def test_numbers_that_are_not_finite_are_an_error(dpt: str, mask2former: str) ->
     for labeller, size in ((DepthLabeller(dpt, CPU), (32, 32)), (SemSegLabeller(mask2former, CPU), (64, 64))):
         next(labeller.model.parameters()).data.fill_(torch.nan)
         with pytest.raises(
-            ValueError, match=r"Expected finite numbers from .*, got NaN or infinity at precision 'no'\."
+            ValueError, match=r"Expected finite numbers from .*, got NaN or infinity at precision 'fp32'\."
         ):
             labeller(torch.zeros(1, 3, *size), [(24, 36)])
 
 
 def test_bf16_gives_nearly_the_maps_of_float32(few: Path, dpt: str, mask2former: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"depth_model": dpt, "semseg_model": mask2former, "workers": 0}
-    for precision in ("no", "bf16"):
+    for precision in ("fp32", "bf16"):
         pseudo_label(few, tmp_path / precision, precision=precision, **options)
     exact, rounded = maps(tmp_path / "no"), maps(tmp_path / "bf16")
     for name in exact:

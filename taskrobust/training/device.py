@@ -1,0 +1,139 @@
+"""What a run computes on: the device, the precision and the threads, and why."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(kw_only=True)
+class DeviceConfig:
+    """Where the run computes, and in which precision. Several processes are started by ``torchrun``.
+
+    Args:
+        device: ``auto`` uses an accelerator where there is one.
+        precision: ``fp32`` is float32. ``bf16`` and ``fp16`` compute matrix products in 16 bits; losses, risks and
+            weights stay in float32. ``fp16`` needs CUDA. ``auto`` is bf16 on GPUs and CPUs that have instructions for
+            it and fp32 elsewhere; a run that resumes keeps the precision that it started with.
+        parallel: ``ddp`` keeps the whole model in every process, ``fsdp2`` a share of it.
+        compile: Compiles the trunk of the model.
+        threads: CPU threads per process. None uses OMP_NUM_THREADS where it is set, which torchrun does, and otherwise
+            all cores; a run that resumes on a CPU keeps its number, on which the last bits of its results depend.
+    """
+
+    device: Literal["auto", "cpu"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    compile: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device configuration with nothing left to choose.
+
+    Args:
+        config: The configuration. Its precision is not ``auto``, and on a CPU its threads are a number.
+        uses_cpu: Whether the run computes on the CPU.
+        precision_reason: Why it has this precision.
+        threads_reason: Why it has this number of threads.
+    """
+
+    config: DeviceConfig
+    uses_cpu: bool
+    precision_reason: str
+    threads_reason: str
+
+    @property
+    def precision(self) -> Precision:
+        """The precision."""
+        assert self.config.precision != "auto"
+        return self.config.precision
+
+    def recorded_in(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """A run's settings in plain values, as its config.yaml keeps them: with what was chosen for ``auto``."""
+        return {**settings, "device": asdict(self.config)}
+
+
+def resolve_device(config: DeviceConfig, run: Path | None = None) -> Device:
+    """Choose what the configuration leaves open: as the run started, or else by this machine.
+
+    Args:
+        config: The configuration.
+        run: The folder of the run, which may be there already.
+
+    Raises:
+        ValueError: If the configuration needs CUDA and there is none.
+    """
+    uses_cpu = config.device == "cpu" or not torch.accelerator.is_available()
+    if uses_cpu and config.precision == "fp16":
+        raise ValueError("Expected a CUDA device for precision=fp16, got the CPU. Use bf16 or fp32.")
+    before = _recorded(run)
+    precision, precision_reason = _choose_precision(config, before, uses_cpu)
+    threads, threads_reason = _choose_threads(config, before) if uses_cpu else (config.threads, "")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Device(
+        config=DeviceConfig(**{**asdict(config), "precision": precision, "threads": threads}),
+        uses_cpu=uses_cpu,
+        precision_reason=precision_reason,
+        threads_reason=threads_reason,
+    )
+
+
+def _recorded(run: Path | None) -> dict[str, Any]:
+    """The device settings of a run that has started."""
+    if run is None or not (run / "config.yaml").exists():
+        return {}
+    return dict(yaml.safe_load((run / "config.yaml").read_text()).get("device", {}))
+
+
+def _choose_precision(config: DeviceConfig, before: Mapping[str, Any], uses_cpu: bool) -> tuple[Precision, str]:
+    if config.precision != "auto":
+        return config.precision, "as set"
+    if before.get("precision", "auto") != "auto":
+        return before["precision"], "as the run started"
+    if uses_cpu:
+        instructions = bf16_instructions()
+        if instructions is None:
+            return "fp32", "this CPU has no bfloat16 instructions"
+        return "bf16", f"this CPU has {instructions}"
+    if not torch.cuda.is_available():
+        return "fp32", f"auto is bf16 on CUDA and CPUs only, not on {torch.accelerator.current_accelerator()}"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16", "this GPU has bfloat16"
+    return "fp32", "this GPU has no bfloat16"
+
+
+def _choose_threads(config: DeviceConfig, before: Mapping[str, Any]) -> tuple[int, str]:
+    if config.threads is not None:
+        return config.threads, "as set"
+    if "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads(), "OMP_NUM_THREADS"
+    if before.get("threads") is not None:
+        return before["threads"], "as the run started"
+    return torch.get_num_threads(), "all cores"
+
+
+def bf16_instructions() -> str | None:
+    """The instructions with which this CPU multiplies matrices of bfloat16. None if it would have to emulate them.
+
+    ``torch.ops.mkldnn._is_mkldnn_bf16_supported`` alone is not the question on x86: it also answers yes where AVX-512
+    emulates bfloat16 slower than float32.
+    """
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        question = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        has_bf16 = question is not None and bool(question())
+        return "ARM BF16" if has_bf16 else None
+    for name, question_name in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
+        question = getattr(torch.cpu, question_name, None)  # no public name before torch 2.13
+        if question is not None and question():
+            return name
+    return None

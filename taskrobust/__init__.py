@@ -1,28 +1,33 @@
 """Multi-task pre-training in which the worst task counts."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from taskrobust import _torchvision as _torchvision
-from taskrobust.evaluation import Evaluation, evaluate
-from taskrobust.faults import NonFiniteLossError
-from taskrobust.loss import MultiTaskLoss
-from taskrobust.outputs import DisjointRows, Outputs, TaskLosses, grouped_losses, pool_batches
-from taskrobust.ranks import pool_ranks
-from taskrobust.risk import RiskEstimator
-from taskrobust.step import StepReport
-from taskrobust.weighting import (
-    DWA,
-    FAMO,
-    STCH,
-    Fixed,
-    GeometricMean,
-    GradNorm,
-    GroupDRO,
-    Proportional,
-    RandomWeights,
-    SoftmaxMinimax,
-    Uncertainty,
-    Uniform,
-    Weighting,
-)
+
+if TYPE_CHECKING:
+    from taskrobust.evaluation import Evaluation, evaluate
+    from taskrobust.faults import NonFiniteLossError
+    from taskrobust.loss import MultiTaskLoss
+    from taskrobust.outputs import DisjointRows, Outputs, TaskLosses, grouped_losses, pool_batches
+    from taskrobust.ranks import pool_ranks
+    from taskrobust.risk import RiskEstimator
+    from taskrobust.step import StepReport
+    from taskrobust.weighting import (
+        DWA,
+        FAMO,
+        STCH,
+        Fixed,
+        GeometricMean,
+        GradNorm,
+        GroupDRO,
+        Proportional,
+        RandomWeights,
+        SoftmaxMinimax,
+        Uncertainty,
+        Uniform,
+        Weighting,
+    )
 
 __all__ = [
     "DWA",
@@ -52,3 +57,43 @@ __all__ = [
     "pool_ranks",
 ]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Evaluation": "taskrobust.evaluation",
+    "evaluate": "taskrobust.evaluation",
+    "MultiTaskLoss": "taskrobust.loss",
+    "NonFiniteLossError": "taskrobust.faults",
+    "DisjointRows": "taskrobust.outputs",
+    "Outputs": "taskrobust.outputs",
+    "TaskLosses": "taskrobust.outputs",
+    "grouped_losses": "taskrobust.outputs",
+    "pool_batches": "taskrobust.outputs",
+    "pool_ranks": "taskrobust.ranks",
+    "RiskEstimator": "taskrobust.risk",
+    "StepReport": "taskrobust.step",
+    "DWA": "taskrobust.weighting",
+    "FAMO": "taskrobust.weighting",
+    "STCH": "taskrobust.weighting",
+    "Fixed": "taskrobust.weighting",
+    "GeometricMean": "taskrobust.weighting",
+    "GradNorm": "taskrobust.weighting",
+    "GroupDRO": "taskrobust.weighting",
+    "Proportional": "taskrobust.weighting",
+    "RandomWeights": "taskrobust.weighting",
+    "SoftmaxMinimax": "taskrobust.weighting",
+    "Uncertainty": "taskrobust.weighting",
+    "Uniform": "taskrobust.weighting",
+    "Weighting": "taskrobust.weighting",
+}
+"""Where each name is from. It is imported when it is first used, so that the commands start without torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

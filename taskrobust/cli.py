@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from taskrobust import __version__
+from taskrobust.threads import wait_without_spinning
 
 COMMANDS = {
     "demo": ("taskrobust.demo:demo", "Pre-train two small PoS-BERTs on generated text and compare them, in minutes."),
@@ -57,6 +58,7 @@ class _Parser(ArgumentParser):
 
 def main() -> None:
     """Run the command that the command line names."""
+    wait_without_spinning()  # before a command imports torch
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())

@@ -8,10 +8,8 @@ from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import nltk
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from taskrobust.nlp.corpus import WORD_START
 from taskrobust.nlp.tagger import BOUNDARY, FastTagger, require_nltk_data
@@ -58,7 +56,9 @@ def load_sentence_splitter() -> Callable[[str], list[str]]:
         Kiss and Strunk, Unsupervised Multilingual Sentence Boundary Detection, Computational Linguistics 32, 2006.
     """
     require_nltk_data()
-    punkt = nltk.tokenize.PunktTokenizer("english")
+    from nltk.tokenize import PunktTokenizer  # imports scikit-learn where it is installed
+
+    punkt = PunktTokenizer("english")
     # Punkt asks whether the few words around a period hold a sentence break, often the same words again: remembered
     # answers make it a fifth faster on a first million of words, three times on text it has seen.
     punkt.text_contains_sentbreak = lru_cache(maxsize=200_000)(punkt.text_contains_sentbreak)
@@ -82,7 +82,9 @@ class Annotator:
 
     def __init__(self, tagger: Any, tokenizer: Any, split_sentences: Callable[[str], list[str]]):
         self._tagger = FastTagger(tagger)
-        self._split_words = nltk.tokenize.NLTKWordTokenizer().tokenize
+        from nltk.tokenize import NLTKWordTokenizer
+
+        self._split_words = NLTKWordTokenizer().tokenize
         self._split_sentences = split_sentences
         self._wordpiece = _plain_wordpiece(tokenizer)
         # A boundary between sentences is tagged -1, the last entry.
@@ -228,8 +230,10 @@ def annotate_tagged(documents: Iterable[TaggedDocument], tokenizer: Any) -> Anno
     return AnnotatedDocuments(pieces[where], flags[where], sentences, len(sequence))
 
 
-def _plain_wordpiece(tokenizer: Any) -> Tokenizer:
+def _plain_wordpiece(tokenizer: Any) -> Any:
     """A tokenizer to which "[SEP]" in a text is five characters, not the end of a segment."""
+    from tokenizers import Tokenizer
+
     wordpiece = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     wordpiece.encode_special_tokens = True
     wordpiece.no_truncation()

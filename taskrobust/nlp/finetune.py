@@ -23,9 +23,10 @@ from taskrobust.nlp.glue.submission import write_predictions
 from taskrobust.nlp.glue.table import GlueTable, run_path
 from taskrobust.nlp.glue.tasks import GLUE, GlueTask, glue_tasks
 from taskrobust.paths import filled_in
+from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import Device, DeviceConfig, resolve_device
 from taskrobust.training.distributed import any_rank, make_accelerator
-from taskrobust.training.loop import LoopConfig, Trainer
+from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.results import RESULTS, Result, write_results

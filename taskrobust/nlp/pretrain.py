@@ -2,32 +2,28 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertLayer
-from transformers.utils import logging as transformers_logging
 
 from taskrobust.faults import OnNonfinite
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.nlp.corpus import TOKENIZER, Corpus
 from taskrobust.nlp.masking import Masking
-from taskrobust.nlp.model import PosBertForPreTraining, task_counts
 from taskrobust.nlp.prepare import CorpusConfig, prepare
 from taskrobust.nlp.tagset import CLASSES
-from taskrobust.nlp.unpadded import UNPADDED
 from taskrobust.nlp.wordpiece import load_wordpiece
 from taskrobust.risk import RiskEstimator
+from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
-from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.loop import LoopConfig, Trainer
 from taskrobust.training.optim import OptimConfig
-from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.weighting import SoftmaxMinimax, Weighting
+
+if TYPE_CHECKING:
+    from taskrobust.nlp.model import PosBertForPreTraining
 
 _HELD_OUT_MASK_SEED = 20231202
 
@@ -95,8 +91,19 @@ def pretrain_bert(
         resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
         resolved: The configuration in plain values, as it is kept in the run folder.
     """
-    transformers_logging.disable_progress_bar()  # of writing the model: one file
     prepare(corpus)
+
+    # What follows takes seconds to import, and neither the options nor a mistake in them need it.
+    from transformers.models.bert.modeling_bert import BertLayer
+    from transformers.utils import logging as transformers_logging
+
+    from taskrobust.nlp.model import PosBertForPreTraining, task_counts
+    from taskrobust.nlp.unpadded import UNPADDED
+    from taskrobust.training.distributed import make_accelerator
+    from taskrobust.training.loop import Trainer
+    from taskrobust.training.recipe import HeldOut, Recipe
+
+    transformers_logging.disable_progress_bar()  # of writing the model: one file
     compute = resolve_device(device, output)
     accelerator = make_accelerator(compute)
     with accelerator.main_process_first():
@@ -147,7 +154,11 @@ def pretrain_bert(
 
 def _make_model(
     bert: BertShape, corpus: Corpus, init_from: str | None, attention_dropout: float
-) -> PosBertForPreTraining:
+) -> "PosBertForPreTraining":
+    from transformers import BertConfig
+
+    from taskrobust.nlp.model import PosBertForPreTraining
+
     if init_from is not None:
         _check_same_vocabulary(corpus, init_from)
         model: PosBertForPreTraining = PosBertForPreTraining.from_pretrained(

@@ -4,7 +4,6 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Final
 
-import nltk
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +47,8 @@ def require_nltk_data() -> None:
     """
     missing = [name for name, path in NLTK_DATA.items() if not _nltk_finds(path)]
     if missing:
+        import nltk
+
         raise ValueError(
             f"Annotation needs NLTK's data {' and '.join(missing)}, not found in {nltk.data.path}. Either run "
             f"`python -m nltk.downloader {' '.join(NLTK_DATA)}`, or set the environment variable NLTK_DATA to a folder "
@@ -56,6 +57,8 @@ def require_nltk_data() -> None:
 
 
 def _nltk_finds(path: str) -> bool:
+    import nltk
+
     try:
         nltk.data.find(path)
     except LookupError:
@@ -69,6 +72,8 @@ def load_nltk_tagger() -> Any:
     Raises:
         ValueError: Where NLTK's data is missing.
     """
+    import nltk
+
     require_nltk_data()
     return nltk.tag.PerceptronTagger()
 

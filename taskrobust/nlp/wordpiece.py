@@ -5,9 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertTokenizer
-
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.txt")
 SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LARGEST_VOCABULARY: Final = 65_535  # the corpus stores ids as uint16
@@ -30,6 +27,9 @@ def train_wordpiece(documents: Iterable[str], vocab_size: int = 30_522) -> Any:
     References:
         Wu et al., Google's Neural Machine Translation System, 2016, section 4.1.
     """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import BertTokenizer
+
     if not len(SPECIAL_TOKENS) < vocab_size <= LARGEST_VOCABULARY:
         raise ValueError(
             f"Expected a vocab_size between {len(SPECIAL_TOKENS) + 1} and {LARGEST_VOCABULARY} "
@@ -108,6 +108,8 @@ def load_wordpiece(source: str | Path) -> Any:
 
 
 def _read(source: str) -> Any:
+    from transformers import BertTokenizer
+
     if Path(source).is_file():
         return BertTokenizer(vocab=source)
     if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_FILES):

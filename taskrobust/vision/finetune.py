@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from taskrobust.loss import MultiTaskLoss
+from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.distributed import any_rank, make_accelerator
-from taskrobust.training.loop import LoopConfig, Trainer
+from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.results import RESULTS, Result, write_results

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from taskrobust.faults import OnNonfinite
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import RiskEstimator
+from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.loop import LoopConfig, Trainer
+from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import Resume, RunFolder

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from taskrobust.nlp.finetune import finetune_glue
+from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig
-from taskrobust.training.loop import LoopConfig, Trainer
+from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 
 

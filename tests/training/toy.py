@@ -24,9 +24,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from taskrobust import MultiTaskLoss, Outputs, RiskEstimator, TaskLosses
+from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.distributed import make_accelerator
-from taskrobust.training.loop import LoopConfig, Trainer
+from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import RunFolder

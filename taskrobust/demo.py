@@ -1,117 +1,204 @@
+import os
+import re
+import shlex
 import shutil
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from taskrobust.cli import run
+from taskrobust.paths import find_config
 from taskrobust.reporting.plots import plot_risks_and_weights
 from taskrobust.reporting.runs import read_run
 from taskrobust.reporting.tables import HeldOutTable
+from taskrobust.reproduce.plan import Part, Plan
+from taskrobust.reproduce.running import Run, available_cores
+from taskrobust.training.device import DeviceConfig
 
-DEMO: dict[str, Any] = {
-    "corpus": {
-        "train": "runs/demo/corpus/train",
-        "held_out": "runs/demo/corpus/held-out",
-        "train_source": "grammar",
-        "held_out_source": "grammar",
-        "documents": 12000,
-        "held_out_documents": 600,
-        "vocab_size": 1200,
-        "sequence_length": 32,
-    },
-    "bert": {"layers": 2, "hidden": 128, "heads": 4, "dropout": 0.0},
-    "risk": {"class_path": "RiskEstimator", "init_args": {"smoothing": 0.9}},
-    "loop": {"steps": 1200, "batch_size": 64, "log_every": 20, "eval_every": 600, "checkpoint_every": 600},
-    "optim": {"lr": 1e-3, "warmup_steps": 60},
-    "device": {"precision": "bf16"},
-}
-"""The run of the demo, as configs/nlp/demo.yaml has it."""
-
-DEMO_VISION: dict[str, Any] = {
-    "modalities": {
-        "rgb": "Rgb",
-        "depth": "Depth",
-        "semseg": {"class_path": "SemSeg", "init_args": {"num_classes": 32}},
-    },
-    "scenes": {"folder": "runs/demo-vision/scenes", "train": 6000, "held_out": 500, "size": 72, "num_proc": 2},
-    "train": {"class_path": "Scenes", "init_args": {"folder": "runs/demo-vision/scenes/train"}},
-    "held_out": {"class_path": "Scenes", "init_args": {"folder": "runs/demo-vision/scenes/held-out"}},
-    "mae": {
-        "image_size": 64,
-        "patch_size": 8,
-        "width": 128,
-        "depth": 4,
-        "heads": 4,
-        "decoder_width": 64,
-        "decoder_depth": 1,
-        "decoder_heads": 4,
-        "visible": 32,
-    },
-    "crop": {"scale": [0.6, 1.0]},
-    "risk": {"class_path": "RiskEstimator", "init_args": {"smoothing": 0.9}},
-    "loop": {"steps": 400, "batch_size": 48, "log_every": 10, "eval_every": 200, "checkpoint_every": 200},
-    "optim": {"lr": 1e-3, "betas": [0.9, 0.95], "weight_decay": 0.05, "schedule": "cosine", "warmup_steps": 40},
-    "device": {"precision": "bf16"},
-}
-"""The run of the vision demo, as configs/vision/demo.yaml has it."""
+_STEP = re.compile(r"step (\d+) of (\d+): (.*)")
 
 
-def demo(output: Path = Path("runs/demo"), seed: int = 0, steps: int = 1200) -> None:
+def demo(
+    output: Path = Path("runs/demo"),
+    seed: int = 0,
+    steps: int | None = None,
+    device: DeviceConfig = DeviceConfig(),  # noqa: B008  # read only
+) -> None:
     """Pre-train two small PoS-BERTs on generated text, with average and with minimax weights, and compare them.
 
-    Ends with a table of the held-out risks (table.md, table.json) and a plot of risks and weights over steps
-    (risks_and_weights.png) in the output folder. Takes about two minutes on two cores.
+    The two runs train at the same time, as configs/nlp/demo.yaml says. Ends with a table of the held-out risks
+    (table.md, table.json) and a plot of risks and weights over steps (risks_and_weights.png) in the output folder.
+    Takes about two minutes on two cores.
 
     Args:
-        output: Folder of the corpus, the runs and the results. A demo that was cut off goes on from there.
+        output: Folder of the corpus, the runs, their logs and the results. An interrupted demo resumes there.
         seed: Seed of both runs: the same parameters and batches; the masks are the same for all seeds.
-        steps: Steps of each run.
+        steps: Steps of each run. None uses those of the configuration.
+        device: Device and precision of both runs. Each has one thread, unless you choose another number.
     """
-    folders = {"train": str(output / "corpus/train"), "held_out": str(output / "corpus/held-out")}
-    settings = DEMO | {"corpus": DEMO["corpus"] | folders, "loop": DEMO["loop"] | {"steps": steps, "seed": seed}}
-    _compare("pretrain-bert", settings, {"average of nine": "Uniform", "minimax": "SoftmaxMinimax"}, output)
+    words = ("pretrain-bert", "--config", str(find_config("configs/nlp/demo.yaml")))
+    corpus = ("--corpus.train", str(output / "corpus/train"), "--corpus.held_out", str(output / "corpus/held-out"))
+    folders = _train(
+        (*words, *corpus), {"average of nine": "average", "minimax": "minimax"}, output, seed, steps, device
+    )
+    _conclude(folders, output, ("finetune-glue", "--glue", "miniature"))
 
 
-def demo_vision(output: Path = Path("runs/demo-vision"), seed: int = 0, steps: int = 400) -> None:
+def demo_vision(
+    output: Path = Path("runs/demo-vision"),
+    seed: int = 0,
+    steps: int | None = None,
+    device: DeviceConfig = DeviceConfig(),  # noqa: B008
+) -> None:
     """Pre-train two small Multi-Modal Mask MAEs on generated rooms, with average and with minimax weights.
 
-    Ends as the demo on text does; pictures of what the models predict are in pictures/ of each run, the last one of
-    minimax in predictions.png. Takes about three minutes on two cores.
+    The two runs train at the same time, as configs/vision/demo.yaml says. Ends as the demo on text does; pictures of
+    what the models predict are in pictures/ of each run, the last one of minimax in predictions.png. Takes about two
+    minutes on two cores.
 
     Args:
-        output: Folder of the rooms, the runs and the results. A demo that was cut off goes on from there.
+        output: Folder of the rooms, the runs, their logs and the results. An interrupted demo resumes there.
         seed: Seed of both runs: the same parameters, batches, crops and masks.
-        steps: Steps of each run.
+        steps: Steps of each run. None uses those of the configuration.
+        device: Device and precision of both runs. Each has one thread, unless you choose another number.
     """
-    rooms = output / "scenes"
-    settings = DEMO_VISION | {
-        "scenes": DEMO_VISION["scenes"] | {"folder": str(rooms)},
-        "train": {"class_path": "Scenes", "init_args": {"folder": str(rooms / "train")}},
-        "held_out": {"class_path": "Scenes", "init_args": {"folder": str(rooms / "held-out")}},
-        "loop": DEMO_VISION["loop"] | {"steps": steps, "seed": seed},
-    }
-    folders = _compare("pretrain-mae", settings, {"average": "Uniform", "minimax": "SoftmaxMinimax"}, output)
+    words = ("pretrain-mae", "--config", str(find_config("configs/vision/demo.yaml")))
+    rooms = ("--scenes.folder", str(output / "scenes"))
+    images = ("--train.folder", str(output / "scenes/train"), "--held_out.folder", str(output / "scenes/held-out"))
+    command = (*words, *rooms, *images)
+    folders = _train(command, {"average": "average", "minimax": "minimax"}, output, seed, steps, device)
     for last in sorted((folders["minimax"] / "pictures").glob("*.png"))[-1:]:
         shutil.copy(last, output / "predictions.png")
-        Console().print(f"Predictions: {output / 'predictions.png'}")
+    _conclude(folders, output, ("finetune-vision", "--config", "configs/vision/finetune/rooms-depth.yaml"))
+    Console().print(f"Predictions: {output / 'predictions.png'}", soft_wrap=True)
 
 
-def _compare(command: str, settings: dict[str, Any], weightings: dict[str, str], output: Path) -> dict[str, Path]:
-    """Run a command with several weightings and compare the runs; their folders, by label."""
-    console = Console()
-    started = time.perf_counter()
-    seed = settings["loop"]["seed"]
+def _train(
+    command: Sequence[str],
+    weightings: dict[str, str],
+    output: Path,
+    seed: int,
+    steps: int | None,
+    device: DeviceConfig,
+) -> dict[str, Path]:
+    """Run a command with several weightings at the same time; the run folders, by label."""
+    options = _changed(device)
+    if device.threads is None and "OMP_NUM_THREADS" not in os.environ:
+        options += ("--device.threads", "1")  # more do not help a small model
+    length = () if steps is None else ("--loop.steps", str(steps))
     folders = {label: output / f"{weighting}-seed{seed}" for label, weighting in weightings.items()}
-    for label, weighting in weightings.items():
-        console.rule(label)
-        run(command, settings | {"weighting": weighting, "output": str(folders[label])})
+    parts = [
+        Part(
+            name=folder.name,
+            command=(
+                *(*command, "--config", str(find_config(f"configs/weighting/{weightings[label]}.yaml"))),
+                *("--loop.seed", str(seed), *length, "--output", str(folder)),
+            ),
+            finished=(folder / "model/evaluation.json",),
+            batches=options,
+        )
+        for label, folder in folders.items()
+    ]
+    plan, console = Plan(output, parts), Console()
+    jobs = min(len(parts), available_cores())
+    how = "at the same time" if jobs > 1 else "one after the other, as there is one core"
+    console.print(f"Two runs of {shlex.join(command[:3])}, {how}. Logs: {output / 'logs'}", soft_wrap=True)
+    with _Watch(plan, {folder.name: label for label, folder in folders.items()}, console) as watch:
+        Run(plan, jobs, console, watch.look).to_the_end()
+    return folders
+
+
+def _changed(device: DeviceConfig) -> tuple[str, ...]:
+    """The options that make this device of the default one."""
+    default = DeviceConfig()
+    return tuple(
+        word
+        for field in fields(device)
+        if (value := getattr(device, field.name)) != getattr(default, field.name)
+        for word in (f"--device.{field.name}", str(value).lower())
+    )
+
+
+@dataclass
+class _Log:
+    """A log that another process writes."""
+
+    path: Path
+    read: int
+
+    def new_lines(self) -> list[str]:
+        """The lines that are complete and were not there before."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.read)
+            complete, newline, _ = file.read().rpartition(b"\n")
+        self.read += len(complete) + len(newline)
+        return complete.decode(errors="replace").splitlines()
+
+
+class _Watch:
+    """Shows the progress of parts that are training: as bars in a terminal, as lines elsewhere.
+
+    Args:
+        plan: The parts.
+        labels: What each is called, by its name.
+        console: Where it is shown.
+    """
+
+    def __init__(self, plan: Plan, labels: dict[str, str], console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._logs = {}
+        for part in (part for part in plan.parts if not part.is_finished):
+            log = plan.log(part)
+            label = labels[part.name]
+            task = self._progress.add_task(label, total=None, state="starting")
+            self._logs[label] = (_Log(log, log.stat().st_size if log.exists() else 0), task)
+
+    def __enter__(self) -> "_Watch":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def look(self) -> None:
+        """Show what is new in the logs."""
+        for label, (log, task) in self._logs.items():
+            for line in log.new_lines():
+                step = _STEP.fullmatch(line)
+                if step is not None:
+                    self._progress.update(task, completed=int(step[1]), total=int(step[2]), state=step[3])
+                if (step is not None and not self._console.is_terminal) or line.startswith("  device "):
+                    self._console.print(f"{label}: {line.strip()}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _conclude(folders: dict[str, Path], output: Path, next_command: Sequence[str]) -> None:
+    """Compare the runs, and say what can be done with them."""
     records = [read_run(folder, label) for label, folder in folders.items()]
     table = HeldOutTable(records)
     table.save(output)
     plot_risks_and_weights(records, output / "risks_and_weights.png")
+    console = Console(highlight=False)
     console.print(table.rich())
-    console.print(f"{time.perf_counter() - started:.0f} s. Table: {output / 'table.md'}, {output / 'table.json'}")
-    console.print(f"Risks and weights over steps: {output / 'risks_and_weights.png'}")
-    return folders
+    model = str(folders["minimax"])
+    compared = [f"{folder.name.partition('-')[0]}={folder}" for folder in folders.values()]
+    commands = [(*next_command, "--model", model, "--output", f"{model}-finetuned"), ("compare", *compared)]
+    for line in (
+        f"Table: {output / 'table.md'}, {output / 'table.json'}",
+        f"Risks and weights over steps: {output / 'risks_and_weights.png'}",
+        f"Models: {', '.join(str(folder / 'model') for folder in folders.values())}",
+        "Next:",
+        *(f"  taskrobust {shlex.join(words)}" for words in commands),
+    ):
+        console.print(line, markup=False, soft_wrap=True)

@@ -15,7 +15,6 @@ import yaml
 from transformers import BertForPreTraining, BertForSequenceClassification
 
 from taskrobust.cli import COMMANDS, _command, run
-from taskrobust.demo import DEMO
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -258,18 +257,22 @@ def test_run_folder_of_another_config_is_refused(settings: dict[str, Any], tmp_p
         run("pretrain-bert", settings | {"output": str(tmp_path / "run"), "optim": {"lr": 2e-3}})
 
 
-def test_demo_writes_table_and_plot(tmp_path: Path) -> None:
-    result = call("demo", "--output", tmp_path, "--steps", 4)
+def test_run_says_what_it_will_do_and_where_the_model_is(config: Path, tmp_path: Path) -> None:
+    result = call("pretrain-bert", "--config", config)
     assert result.returncode == 0, result.stderr
-    assert "worst task" in result.stdout
-    table = json.loads((tmp_path / "table.json").read_text())
-    assert set(table) == {"average of nine", "minimax"}
-    assert (tmp_path / "table.md").read_text().count("\n") == 15
-    assert (tmp_path / "risks_and_weights.png").stat().st_size > 10_000
-
-
-def test_demo_config_is_the_demo() -> None:
-    assert yaml.safe_load((CONFIGS / "nlp/demo.yaml").read_text()) == DEMO
+    for line in (
+        r"  device +CPU, fp32 \(as set\), 1 thread \(OMP_NUM_THREADS\)",
+        r"  model +PosBertForPreTraining, 0.\d+ M parameters",
+        r"  data +[\d,]+ training samples, \d+ held out",
+        r"  steps +8 of 8 samples, 0.\d+ epochs",
+        r"  weighting +SoftmaxMinimax\(alpha=.*\)",
+        rf"  output +{tmp_path}/run",
+        rf"The model of step 8 is in {tmp_path}/run/model\.",
+        rf"  taskrobust finetune-glue --model {tmp_path}/run --glue miniature --output {tmp_path}/run-glue",
+        rf"  taskrobust compare {tmp_path}/run ANOTHER_RUN",
+    ):
+        assert re.search(f"^{line}$", result.stdout, re.MULTILINE), (line, result.stdout)
+    assert result.stdout.replace("\n", "").isprintable()  # no control characters
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("nlp/*.yaml")), ids=lambda path: path.stem)

@@ -1,3 +1,4 @@
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from taskrobust.paths import filled_in
 from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import Device, DeviceConfig, resolve_device
 from taskrobust.training.distributed import any_rank, make_accelerator
+from taskrobust.training.header import print_start
 from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
@@ -140,6 +142,10 @@ def finetune_glue(
     if accelerator.is_main_process:
         table.save(output)
     say(f"{table.markdown()}\nTable: {output / 'table.md'}, {output / 'table.json'}", markup=False)
+    say(
+        f"Models: {output}/TASK/seedK/model\nNext:\n  taskrobust {shlex.join(['compare', str(output), 'ANOTHER_RUN'])}",
+        markup=False,
+    )
     accelerator.end_training()
     if failures:
         reasons = "; ".join(f"{name}: {error}" for name, error in failures.items())
@@ -286,6 +292,7 @@ class _FineTuning:
             lengths=data.train.widths,
         )
         trainer = Trainer(recipe, run, replace(self.loop, seed=seed), self.optim, accelerator)
+        print_start("finetune-glue", trainer, self.device)
         evaluations = {task.name: trainer.train()} | trainer.reported
         return [
             Result(

@@ -11,13 +11,14 @@ from taskrobust.faults import OnNonfinite
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.nlp.corpus import TOKENIZER, Corpus
 from taskrobust.nlp.masking import Masking
-from taskrobust.nlp.prepare import CorpusConfig, prepare
+from taskrobust.nlp.prepare import GRAMMAR, CorpusConfig, prepare
 from taskrobust.nlp.tagset import CLASSES
 from taskrobust.nlp.wordpiece import load_wordpiece
 from taskrobust.risk import RiskEstimator
 from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.evaluation import Evaluation
+from taskrobust.training.header import print_end, print_start
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.weighting import SoftmaxMinimax, Weighting
@@ -147,7 +148,17 @@ def pretrain_bert(
         task_counts=task_counts,
         layers=(BertLayer,),
     )
-    evaluation = Trainer(recipe, run, loop, optim, accelerator).train()
+    trainer = Trainer(recipe, run, loop, optim, accelerator)
+    print_start("pretrain-bert", trainer, compute)
+    evaluation = trainer.train()
+    glue = "miniature" if corpus.train_source == GRAMMAR else "nyu-mll/glue"
+    print_end(
+        trainer,
+        [
+            ("finetune-glue", "--model", str(output), "--glue", glue, "--output", f"{output}-glue"),
+            ("compare", str(output), "ANOTHER_RUN"),
+        ],
+    )
     accelerator.end_training()
     return evaluation
 

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,20 @@ _LAST_LINES = 12
 _PATIENCE = 60.0
 """Seconds in which a command that is told to stop may write a checkpoint."""
 
+_CHILD = """
+import os, runpy, signal, sys, threading
+
+def end_with_parent():
+    while os.read(0, 1):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGTERM)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Runs a module as ``python -m`` would, until the pipe to its parent is closed: also where the parent was killed."""
+
 
 class Run:
     """Runs what is not finished of a plan, several parts at a time. A part that fails stops only what builds on it.
@@ -20,12 +35,17 @@ class Run:
     Args:
         plan: The plan.
         jobs: Parts at a time. Each has its share of the cores.
+        console: Where it says what starts and what is finished.
+        watch: Called several times a second while parts run.
     """
 
-    def __init__(self, plan: Plan, jobs: int) -> None:
+    def __init__(
+        self, plan: Plan, jobs: int, console: Console | None = None, watch: Callable[[], None] = lambda: None
+    ) -> None:
         self.plan = plan
         self.jobs = jobs
-        self.console = Console()
+        self.console = console or Console()
+        self.watch = watch
         self.failed: list[Part] = []
         self.finished = {part.name for part in plan.parts if part.is_finished}
         self._running: dict[subprocess.Popen[bytes], tuple[Part, float]] = {}
@@ -78,16 +98,17 @@ class Run:
     def _process(self, part: Part) -> subprocess.Popen[bytes]:
         log = self.plan.log(part)
         log.parent.mkdir(parents=True, exist_ok=True)
-        module = ["-m", "taskrobust"]
+        module = ["taskrobust"]
         if part.processes > 1:
-            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(part.processes)]
-            module = [*launcher, *module]
-        threads = max(1, (os.cpu_count() or 1) // (self.jobs * part.processes))
+            launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(part.processes)]
+            module = [*launcher, "-m", *module]
+        threads = max(1, available_cores() // (self.jobs * part.processes))
         environment = {"OMP_NUM_THREADS": str(threads)} | dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
         self.console.print(f"{part.name} starts.", highlight=False)
         with log.open("ab") as file:
             return subprocess.Popen(
-                [sys.executable, *module, *part.command, *part.batches],
+                [sys.executable, "-c", _CHILD, *module, *part.command, *part.batches],
+                stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
                 env=environment,
@@ -97,9 +118,12 @@ class Run:
     def _wait(self) -> None:
         """Until a part ends."""
         while all(process.poll() is None for process in self._running):
+            self.watch()
             time.sleep(0.2)
+        self.watch()
         for process in [process for process in self._running if process.poll() is not None]:
             part, started = self._running.pop(process)
+            _close(process)
             seconds = time.perf_counter() - started
             if process.returncode == 0 and (part.is_finished or not part.finished):
                 self.finished.add(part.name)
@@ -123,7 +147,19 @@ class Run:
                 process.wait(_PATIENCE)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+            _close(process)
             self._say(f"{part.name} was stopped; the same command goes on with it.")
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipe by which a child knows that its parent is there."""
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def last_lines(log: Path) -> str:

@@ -11,6 +11,7 @@ from taskrobust.loss import MultiTaskLoss
 from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.distributed import any_rank, make_accelerator
+from taskrobust.training.header import print_end, print_start
 from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
@@ -174,6 +175,7 @@ def finetune_vision(
         pictures=draw if pictures > 0 and task.targets() else None,
     )
     trainer = Trainer(recipe, run, loop, optim, accelerator)
+    print_start("finetune-vision", trainer, compute)
     trainer.train()
     scores = trainer.reported[split].scores
     result = Result(
@@ -196,6 +198,7 @@ def finetune_vision(
     )
     for name, images in (("training", train_images), ("held-out", held_out_images), ("test", test_images)):
         report_unreadable(name, images, accelerator)
+    print_end(trainer, [("compare", str(output), "ANOTHER_RUN")])
     accelerator.end_training()
 
 

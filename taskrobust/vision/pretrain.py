@@ -14,6 +14,7 @@ from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.evaluation import Evaluation
+from taskrobust.training.header import print_end, print_start
 from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
@@ -186,8 +187,15 @@ def pretrain_mae(
         layers=(Block,),
         pictures=draw if pictures > 0 else None,
     )
-    evaluation = Trainer(recipe, run, loop, optim, accelerator).train()
+    trainer = Trainer(recipe, run, loop, optim, accelerator)
+    print_start("pretrain-mae", trainer, compute)
+    evaluation = trainer.train()
     for name, images in (("training", train_images), ("held-out", held_out_images)):
         report_unreadable(name, images, accelerator)
+    rooms = ("--config", "configs/vision/finetune/rooms-depth.yaml", "--output", f"{output}-depth")
+    print_end(
+        trainer,
+        [("finetune-vision", "--model", str(output), *rooms), ("compare", str(output), "ANOTHER_RUN")],
+    )
     accelerator.end_training()
     return evaluation

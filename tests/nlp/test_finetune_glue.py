@@ -117,6 +117,16 @@ def test_all_tasks_end_with_results_a_table_and_a_submission(model: Path, glue: 
             assert task.labels is None or {prediction for _, prediction in rows} <= set(task.labels)
 
 
+def test_run_says_what_it_will_do_and_where_the_models_are(
+    model: Path, glue: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    glue_process.finetune(**settings(model, glue, tmp_path, tasks=["rte"], loop={"steps": 2}))
+    printed, noise = capfd.readouterr()
+    assert "finetune-glue:\n  device     CPU, fp32 (as set)" in printed
+    assert f"Models: {tmp_path}/TASK/seedK/model\nNext:\n  taskrobust compare {tmp_path} ANOTHER_RUN\n" in printed
+    assert noise == ""
+
+
 def test_fine_tuned_model_is_one_of_transformers(model: Path, glue: Path, tmp_path: Path) -> None:
     glue_process.finetune(**settings(model, glue, tmp_path, tasks=["mnli"], loop={"steps": 2}))
     network = AutoModelForSequenceClassification.from_pretrained(tmp_path / "mnli/seed0/model")

@@ -137,6 +137,17 @@ def test_run_leaves_models_metrics_and_results(
     assert drawn == (mapped if task in ("semseg", "depth") else [])
 
 
+def test_run_says_what_it_will_do_and_where_the_model_is(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("finetune-vision", settings("depth") | {"output": str(tmp_path / "run")})
+    printed = capsys.readouterr().out
+    assert printed.startswith("finetune-vision:\n  device ")  # no word of other libraries before
+    assert re.search(r"^  model +DownstreamModel, 0\.\d+ M parameters$", printed, re.MULTILINE)
+    assert f", is in {tmp_path}/run/best." in printed
+    assert printed.endswith(f"Next:\n  taskrobust compare {tmp_path}/run ANOTHER_RUN\n")
+
+
 def test_probe_leaves_the_encoder_as_it_was(
     settings: Callable[..., dict[str, Any]], pretrained: Path, tmp_path: Path
 ) -> None:

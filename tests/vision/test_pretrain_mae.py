@@ -17,7 +17,6 @@ import yaml
 from PIL import Image
 
 from taskrobust.cli import _command, run
-from taskrobust.demo import DEMO_VISION
 from taskrobust.training.optim import OptimConfig, make_optimizer
 from taskrobust.vision.data import ImageFolders
 from taskrobust.vision.modalities import NormRgb, Rgb, SemSeg
@@ -230,6 +229,18 @@ def test_memory_efficient_run_has_the_metrics_of_the_joint_one(settings: dict[st
     assert_same_curve(tmp_path / "efficient", tmp_path / "joint")
 
 
+def test_run_says_what_it_will_do_and_where_the_model_is(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("pretrain-mae", settings | {"output": str(tmp_path / "first")})
+    capsys.readouterr()
+    run("pretrain-mae", settings | {"output": str(tmp_path / "second"), "init_from": str(tmp_path / "first")})
+    printed = capsys.readouterr().out
+    assert printed.startswith("pretrain-mae:\n  device ")  # no word of other libraries before
+    assert re.search(r"^  tasks +rgb, depth, semseg$", printed, re.MULTILINE)
+    assert f"  taskrobust finetune-vision --model {tmp_path}/second --config configs/vision/" in printed
+
+
 def test_run_starts_from_another_runs_model(settings: dict[str, Any], tmp_path: Path) -> None:
     run("pretrain-mae", settings | {"output": str(tmp_path / "first")})
     start = {"init_from": str(tmp_path / "first"), "optim": {"lr": 0.0}}
@@ -367,18 +378,6 @@ def test_only_matrices_decay() -> None:
     assert {"log_variance", "encoder.global_token", "decoders.rgb.mask_token"} <= still
     assert {name for name in names.values() if re.search(r"bias$|norm\d?\.weight$", name)} <= still
     assert len(names) == sum(len(group["params"]) for group in optimizer.param_groups)
-
-
-def test_demo_config_is_the_demo() -> None:
-    assert yaml.safe_load((CONFIGS / "vision/demo.yaml").read_text()) == DEMO_VISION
-
-
-def test_demo_writes_table_plot_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DEMO_VISION["scenes"], "train", 100)
-    monkeypatch.setitem(DEMO_VISION["scenes"], "held_out", 20)
-    run("demo vision", {"output": str(tmp_path), "steps": 4})
-    for name in ("table.md", "table.json", "risks_and_weights.png", "predictions.png"):
-        assert (tmp_path / name).stat().st_size > 100
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("vision/*.yaml")), ids=lambda path: path.stem)

@@ -1,0 +1,8 @@
+"""One thread for everything: the last bits of what a CPU computes depend on their number."""
+
+import os
+
+import torch
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+torch.set_num_threads(1)  # of the one that they run in

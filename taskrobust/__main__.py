@@ -1,3 +1,8 @@
-from taskrobust.cli import main
+import sys
 
-main()
+if __name__ == "__main__":
+    try:
+        from taskrobust.cli import main
+    except KeyboardInterrupt:
+        sys.exit(130)
+    main()

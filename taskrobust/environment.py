@@ -2,13 +2,15 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
+from taskrobust.options import config_summaries
 
 _PACKAGES = ("taskrobust", "torch", "numpy", "transformers", "tokenizers", "datasets", "accelerate", "nltk", "timm")
 
 
 def env() -> None:
     """Print the versions of what taskrobust builds on, and the devices."""
+    import torch
+
     print(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} processors")
     for package in _PACKAGES:
         print(f"{package} {_version(package)}")
@@ -16,6 +18,14 @@ def env() -> None:
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         print(f"cuda:{number} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def configs() -> None:
+    """Print the configurations that come with taskrobust, each with what it is for. ``--config NAME`` uses one."""
+    summaries = config_summaries()
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        print(f"{name:<{width}}  {summary}")
 
 
 def _version(package: str) -> str:
@@ -26,6 +36,8 @@ def _version(package: str) -> str:
 
 
 def _build() -> str:
+    import torch
+
     if torch.version.cuda is not None:
         return f"CUDA {torch.version.cuda}"
     return f"HIP {torch.version.hip}" if torch.version.hip is not None else "the CPU"

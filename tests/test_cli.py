@@ -14,7 +14,7 @@ import pytest
 import yaml
 from transformers import BertForPreTraining, BertForSequenceClassification
 
-from taskrobust.cli import COMMANDS, _command, run
+from taskrobust.cli import COMMANDS, options_of, run
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -278,11 +278,11 @@ def test_run_says_what_it_will_do_and_where_the_model_is(config: Path, tmp_path:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("nlp/*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_valid(path: Path) -> None:
     glue = path.stem.startswith("glue")
-    _, parser = _command("finetune-glue" if glue else "pretrain-bert")
+    options = options_of("finetune-glue" if glue else "pretrain-bert")
     layers = [CONFIGS / "nlp/paper-base.yaml", path] if path.stem == "table4" else [path]
     arguments = [option for layer in layers for option in ("--config", str(layer))]
     model = ["--model", "runs/test"] if glue else []
-    parsed = parser.parse_args([*arguments, *model, "--output", "runs/test"])
+    parsed = options.parse([*arguments, *model, "--output", "runs/test"])
     for key, value in yaml.safe_load(path.read_text()).get("optim", {}).items():
         assert parsed.optim[key] == value
 

@@ -1,46 +1,26 @@
 import shlex
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import torch
 import yaml
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor, nn
 
-from taskrobust.loss import MultiTaskLoss
-from taskrobust.nlp.classifier import SentenceClassifier, find_pretrained, load_network, load_tokenizer
-from taskrobust.nlp.glue.encoding import EncodedExamples, drawn, encode
-from taskrobust.nlp.glue.miniature import write_miniature_glue
-from taskrobust.nlp.glue.reading import Examples, read_split
-from taskrobust.nlp.glue.scores import GlueScores
-from taskrobust.nlp.glue.submission import write_predictions
-from taskrobust.nlp.glue.table import GlueTable, run_path
-from taskrobust.nlp.glue.tasks import GLUE, GlueTask, glue_tasks
+from taskrobust.nlp.glue.tasks import GLUE, glue_tasks
 from taskrobust.paths import filled_in
 from taskrobust.training.config import LoopConfig
-from taskrobust.training.device import Device, DeviceConfig, resolve_device
-from taskrobust.training.distributed import any_rank, make_accelerator
-from taskrobust.training.header import print_start
-from taskrobust.training.loop import Trainer
+from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.optim import OptimConfig
-from taskrobust.training.recipe import HeldOut, Recipe
-from taskrobust.training.results import RESULTS, Result, write_results
-from taskrobust.training.run_folder import Resume, RunFolder, differences
-from taskrobust.weighting import Uniform
+from taskrobust.training.run_folder import Resume, differences
+
+if TYPE_CHECKING:
+    from taskrobust.nlp.glue.table import GlueTable
 
 MINIATURE: Final = "miniature"
 """The source that is generated instead of read."""
 
 _TASKS: Final = list(GLUE)
 _EPOCHS: Final = 10
-_FAILURES: Final = (ValueError, LookupError, OSError, RuntimeError, ArithmeticError)
 
 
 def finetune_glue(
@@ -58,7 +38,7 @@ def finetune_glue(
     device: DeviceConfig = DeviceConfig(),  # noqa: B008
     resume: Resume = "auto",
     resolved: dict[str, Any],
-) -> GlueTable:
+) -> "GlueTable":
     """Fine-tune a pre-trained model on GLUE and score it on the dev sets, several times a task.
 
     The output folder holds a run folder TASK/seedK for each task and seed, with the last model in model/ and its scores
@@ -97,6 +77,15 @@ def finetune_glue(
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 5.
     """
     chosen, named_seeds = glue_tasks(tasks), _seeds(seeds)
+    source = filled_in(glue)
+
+    # What follows takes seconds to import, and neither the options nor a mistake in them need it.
+    from taskrobust.nlp.classifier import find_pretrained, load_tokenizer
+    from taskrobust.nlp.glue.miniature import write_miniature_glue
+    from taskrobust.nlp.glue.runs import FAILURES, FineTuning, UnreadableError
+    from taskrobust.nlp.glue.table import GlueTable
+    from taskrobust.training.distributed import make_accelerator
+
     if loop.steps is None and loop.epochs is None:
         loop = replace(loop, epochs=_EPOCHS)
         resolved = resolved | {"loop": {**resolved["loop"], "epochs": _EPOCHS}}
@@ -106,17 +95,17 @@ def finetune_glue(
     _check_same(output, resolved)
     accelerator = make_accelerator(compute)
     say = Console(quiet=not accelerator.is_main_process, soft_wrap=True, highlight=False).print
-    source = find_pretrained(model)
-    tokenizer = load_tokenizer(source)
+    pretrained = find_pretrained(model)
+    tokenizer = load_tokenizer(pretrained)
     is_miniature = glue == MINIATURE
     if is_miniature:
-        glue = str(output / "miniature-glue")
-        write_miniature_glue(Path(glue))
-    fine_tuning = _FineTuning(
+        source = str(output / "miniature-glue")
+        write_miniature_glue(Path(source))
+    fine_tuning = FineTuning(
         pretrained=model,
-        source=source,
+        source=pretrained,
         tokenizer=tokenizer,
-        glue=filled_in(glue),
+        glue=source,
         output=output,
         max_length=max_length,
         train_samples=train_samples,
@@ -133,8 +122,8 @@ def finetune_glue(
             fine_tuning.run(task, named_seeds)
             if predict:
                 fine_tuning.predict(task)
-        except _FAILURES as error:
-            if accelerator.num_processes > 1 and not isinstance(error, _UnreadableError):
+        except FAILURES as error:
+            if accelerator.num_processes > 1 and not isinstance(error, UnreadableError):
                 raise  # the other ranks may wait for this one in vain
             failures[task.name] = error
             say(f"{task.name} failed: {error}", markup=False)
@@ -180,170 +169,3 @@ def _check_same(output: Path, resolved: dict[str, Any]) -> None:
                 f"The runs of {output} make one table, and {run} is of another configuration: "
                 f"{'; '.join(changed)}. Choose another --output."
             )
-
-
-class _UnreadableError(ValueError):
-    """The samples of a task could not be read, which all ranks know."""
-
-
-@dataclass(frozen=True)
-class _Data:
-    """A task's samples as a model reads them."""
-
-    name: str
-    train: EncodedExamples
-    dev: dict[str, EncodedExamples]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _FineTuning:
-    """What all runs have in common."""
-
-    pretrained: str
-    source: str
-    tokenizer: Any
-    glue: str
-    output: Path
-    max_length: int
-    train_samples: int | None
-    loop: LoopConfig
-    optim: OptimConfig
-    device: Device
-    resume: Resume
-    is_miniature: bool
-    resolved: dict[str, Any]
-
-    def run(self, task: GlueTask, seeds: list[int]) -> None:
-        """Fine-tune on a task with each seed that is not finished."""
-        data: _Data | None = None
-        for seed in seeds:
-            accelerator = make_accelerator(self.device)
-            path = run_path(self.output, task.name, seed)
-            config = self.resolved | {"tasks": [task.name], "seeds": [seed]}
-            with accelerator.main_process_first():
-                run = RunFolder(path, config, self.resume, accelerator.is_main_process)
-            if (path / RESULTS).exists():
-                continue
-            data = data or self._read_on_all_ranks(task, accelerator)
-            Console(quiet=not accelerator.is_main_process).rule(f"{task.name}, seed {seed}")
-            results = self._train(task, seed, data, run, accelerator)
-            if accelerator.is_main_process:
-                write_results(path, results)
-                shutil.rmtree(run.checkpoints, ignore_errors=True)
-            accelerator.wait_for_everyone()
-
-    def _read_on_all_ranks(self, task: GlueTask, accelerator: Accelerator) -> _Data:
-        data: _Data | None = None
-        failure: Exception | None = None
-        try:
-            say = Console(quiet=not accelerator.is_main_process, soft_wrap=True, highlight=False).print
-            data = self._read(task, say)
-        except _FAILURES as error:
-            failure = error
-        if any_rank(accelerator, failure is not None):
-            raise _UnreadableError(str(failure or "Another rank could not read its samples.")) from failure
-        assert data is not None
-        return data
-
-    def _read(self, task: GlueTask, say: Callable[..., None]) -> _Data:
-        train = read_split(self.glue, task, "train")
-        dev = {name: read_split(self.glue, task, split) for name, split in task.dev.items()}
-        for examples in (train, *dev.values()):
-            if examples.left_out:
-                say(examples.left_out, markup=False)
-        name = "miniature GLUE" if self.is_miniature else "GLUE"
-        if self.train_samples is not None and self.train_samples < len(train):
-            train = drawn(train, self.train_samples)
-            name = f"{name}, {self.train_samples} training samples"
-        return _Data(name, self._encode(train), {name: self._encode(examples) for name, examples in dev.items()})
-
-    def _encode(self, examples: Examples) -> EncodedExamples:
-        return encode(examples, self.tokenizer, self.max_length)
-
-    def _train(self, task: GlueTask, seed: int, data: _Data, run: RunFolder, accelerator: Accelerator) -> list[Result]:
-        torch.manual_seed(seed)  # of the new head
-        model = self._load(self.source, task, accelerator)
-        if self.device.config.compile:
-            model.network.base_model.compile(dynamic=True)
-
-        def export(trained: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
-            assert isinstance(trained, SentenceClassifier)
-            parameters = {name.removeprefix("network."): value for name, value in state.items()}
-            trained.network.save_pretrained(folder, state_dict=parameters)
-            self.tokenizer.save_pretrained(folder)
-
-        dev = {
-            name: HeldOut(samples=examples, collate=examples.collate, scores=lambda _: GlueScores(task))
-            for name, examples in data.dev.items()
-        }
-        layer_names = model.network._no_split_modules or ()
-        recipe = Recipe(
-            model=model,
-            criterion=MultiTaskLoss([task.name], Uniform()),
-            data=data.train,
-            collate=data.train.collate,
-            held_out=dev[task.name],
-            export=export,
-            task_counts=lambda batch: batch["labels"].new_full((1,), len(batch["labels"]), dtype=torch.float32),
-            layers=tuple({type(module) for module in model.modules() if type(module).__name__ in layer_names}),
-            keep_best=False,
-            reports={name: held_out for name, held_out in dev.items() if name != task.name},
-            report_from="last",
-            lengths=data.train.widths,
-        )
-        trainer = Trainer(recipe, run, replace(self.loop, seed=seed), self.optim, accelerator)
-        print_start("finetune-glue", trainer, self.device)
-        evaluations = {task.name: trainer.train()} | trainer.reported
-        return [
-            Result(
-                task=name,
-                metric=task.metrics[0],
-                value=evaluation.scores[task.metrics[0]],
-                metrics=evaluation.scores,
-                split=task.dev[name],
-                data=data.name,
-                model="last",
-                step=trainer.progress.step,
-                seed=seed,
-                pretrained=self.pretrained,
-            )
-            for name, evaluation in evaluations.items()
-        ]
-
-    def predict(self, task: GlueTask) -> None:
-        """Write predictions on the test sets by the model whose score is the median."""
-        accelerator = make_accelerator(self.device)
-        row = GlueTable(self.output).rows[task.name]
-        source = str(run_path(self.output, task.name, row.median_seed) / "model")
-        model = self._load(source, task, accelerator).to(accelerator.device).eval()
-        for name, split in task.test.items():
-            examples = read_split(self.glue, task, split)
-            predictions = _predict(model, self._encode(examples), self.loop.batch_size, accelerator)
-            if accelerator.is_main_process:
-                path = self.output / "submission" / f"{name}.tsv"
-                write_predictions(path, task, examples.ids, predictions)
-                Console(soft_wrap=True).print(f"{path}: predictions of seed {row.median_seed}", markup=False)
-
-    def _load(self, source: str, task: GlueTask, accelerator: Accelerator) -> SentenceClassifier:
-        network = load_network(source, task.labels)
-        if accelerator.device.type == "cpu" and self.device.precision == "bf16":
-            network.set_attn_implementation("eager")  # sdpa's backward pass is slow in bf16 there
-        return SentenceClassifier(network)
-
-
-@torch.inference_mode()
-def _predict(
-    model: SentenceClassifier, samples: EncodedExamples, batch_size: int, accelerator: Accelerator
-) -> NDArray[np.float64]:
-    """Class numbers or scores, [N], on every rank."""
-    by_length = np.argsort(samples.lengths)
-    batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
-    parts = []
-    for indices in batches[accelerator.process_index :: accelerator.num_processes]:
-        batch = {name: value.to(accelerator.device) for name, value in samples.collate(indices).items()}
-        with accelerator.autocast():
-            parts.append((indices, model(**batch).predictions))
-    predictions = np.empty(len(samples))
-    for indices, predicted in gather_object([(indices, predicted.cpu().numpy()) for indices, predicted in parts]):
-        predictions[indices] = predicted
-    return predictions

@@ -18,7 +18,6 @@ from taskrobust.risk import RiskEstimator
 from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.header import print_end, print_start
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.weighting import SoftmaxMinimax, Weighting
@@ -101,6 +100,7 @@ def pretrain_bert(
     from taskrobust.nlp.model import PosBertForPreTraining, task_counts
     from taskrobust.nlp.unpadded import UNPADDED
     from taskrobust.training.distributed import make_accelerator
+    from taskrobust.training.header import print_end, print_start
     from taskrobust.training.loop import Trainer
     from taskrobust.training.recipe import HeldOut, Recipe
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
 from taskrobust.pretext.least_squares import fit_linear, linear_mse
@@ -48,6 +47,8 @@ def conditional_uncorrelatedness(features: Tensor, pretext: Tensor, labels: Tens
         Criterion (C1) of Huang, Teng, He, Can Pretext-Based Self-Supervised Learning Be Boosted by Downstream Data?,
         BAAI 2021. Bartlett, Further Aspects of the Theory of Multiple Regression, 1938.
     """
+    from scipy.stats import chi2
+
     explained, used = _explained_by(labels)
     bases = [_orthonormal(values - explained(values), like=values) for values in (features.double(), pretext.double())]
     d_f, d_z = (basis.shape[1] for basis in bases)

@@ -6,7 +6,6 @@ from typing import Self
 import numpy as np
 import torch
 from rich.progress import track
-from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -139,6 +138,8 @@ class PretextNetwork:
         Raises:
             sklearn.exceptions.NotFittedError: Before ``fit``.
         """
+        from sklearn.exceptions import NotFittedError
+
         if not self.fitted:
             raise NotFittedError("Expected a network that has learnt, got a new one: call fit first.")
         self.trunk.eval()

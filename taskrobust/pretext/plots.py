@@ -6,7 +6,6 @@ import matplotlib
 
 matplotlib.use("agg")
 
-from matplotlib import pyplot as plt  # after the choice of a backend without a screen
 
 from taskrobust.pretext.synthetic import LABELS, Errors
 
@@ -31,6 +30,8 @@ def plot_synthetic(curves: Mapping[str, Mapping[float, Errors]], path: Path) -> 
         curves: For each axis the errors by value.
         path: The PNG file.
     """
+    from matplotlib import pyplot as plt
+
     rows = (len(curves) + 1) // 2
     figure, grid = plt.subplots(rows, 2, figsize=(9.5, 3.9 * rows), sharey=True, squeeze=False, layout="constrained")
     axes = grid.flat
@@ -73,6 +74,8 @@ def plot_cifar10(ssl: Mapping[str, Any], processors: Mapping[int, Mapping[str, A
         processors: The cells with a processor by n0.
         path: The PNG file.
     """
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True, layout="constrained")
     sizes = list(processors)
     for axis, row, title in zip(axes, ("full", "half"), ("all labelled images", "half of them"), strict=True):

@@ -3,7 +3,6 @@ from typing import Self
 
 import torch
 from rich.progress import track
-from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from taskrobust.pretext.least_squares import RIDGE, linear_mse
@@ -144,6 +143,8 @@ class Processor:
         return self.network
 
     def _fitted_mean(self) -> Tensor:
+        from sklearn.exceptions import NotFittedError
+
         if self._mean is None:
             raise NotFittedError("Expected a processor that has learnt, got a new one: call fit first.")
         return self._mean

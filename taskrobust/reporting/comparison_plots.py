@@ -4,14 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Final
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, Final
 
 from taskrobust.reporting.compared import Compared
 from taskrobust.reporting.plots import DPI
 from taskrobust.reporting.runs import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS: Final = ("#7f7f7f", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#9a6324", "#d55e00")
 """Those of Okabe and Ito, which the colour-blind can tell apart."""
@@ -36,13 +37,15 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
     }
 
 
-def draw_gain_and_cost(compared: Compared, look: Mapping[str, Style]) -> Figure:
+def draw_gain_and_cost(compared: Compared, look: Mapping[str, Style]) -> "Figure":
     """Gain in the worst case against gain in the mean, a point a label, with the spread over runs as bars.
 
     Args:
         compared: The comparison, of at least two labels.
         look: How the labels are drawn.
     """
+    from matplotlib.figure import Figure
+
     comparison = compared.comparison
     quantity = comparison.quantity
     figure = Figure((8, 4.8), dpi=DPI, layout="constrained")
@@ -73,13 +76,15 @@ def draw_gain_and_cost(compared: Compared, look: Mapping[str, Style]) -> Figure:
     return figure
 
 
-def draw_gains(compared: Compared, look: Mapping[str, Style]) -> Figure:
+def draw_gains(compared: Compared, look: Mapping[str, Style]) -> "Figure":
     """Gain of each task over the baseline, with the spread over runs as bars and that of the baseline as a band.
 
     Args:
         compared: The comparison, of at least two labels.
         look: How the labels are drawn.
     """
+    from matplotlib.figure import Figure
+
     comparison = compared.comparison
     at_baseline = comparison.estimates[comparison.baseline]
     tasks = [task for task in compared.names if task in at_baseline]
@@ -113,13 +118,15 @@ def draw_gains(compared: Compared, look: Mapping[str, Style]) -> Figure:
     return figure
 
 
-def draw_effective_tasks(runs: Mapping[str, Sequence[RunRecord]], look: Mapping[str, Style]) -> Figure:
+def draw_effective_tasks(runs: Mapping[str, Sequence[RunRecord]], look: Mapping[str, Style]) -> "Figure":
     """Effective number of tasks over steps: the mean of a label's runs, in a band from the least to the most.
 
     Args:
         runs: The runs of each label.
         look: How the labels are drawn.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure((8, 3.6), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     for label, records in runs.items():
@@ -146,7 +153,7 @@ def _with_both_signs(low: float, high: float) -> tuple[float, float]:
     return min(low, -0.4 * high), max(high, -0.4 * low)
 
 
-def _name_corners(axis: Axes) -> None:
+def _name_corners(axis: "Axes") -> None:
     corners: dict[tuple[float, float], str] = {
         (0.015, 0.98): "better in the worst case,\nworse in the mean",
         (0.985, 0.98): "better in both",

@@ -1,12 +1,12 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
-
-from matplotlib import colormaps, rc_context
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Final
 
 from taskrobust.reporting.runs import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI: Final = 130
 
@@ -18,13 +18,15 @@ _DARK: Final = {
 }
 
 
-def png(draw: Callable[[], Figure], dark: bool = False) -> bytes:
+def png(draw: "Callable[[], Figure]", dark: bool = False) -> bytes:
     """A figure as a PNG file.
 
     Args:
         draw: Draws the figure.
         dark: Whether it is bright on dark.
     """
+    from matplotlib import rc_context
+
     file = io.BytesIO()
     with rc_context(_DARK if dark else {}):
         draw().savefig(file)
@@ -41,12 +43,15 @@ def plot_risks_and_weights(runs: Sequence[RunRecord], path: Path) -> None:
     path.write_bytes(png(lambda: draw_risks_and_weights(runs)))
 
 
-def draw_risks_and_weights(runs: Sequence[RunRecord]) -> Figure:
+def draw_risks_and_weights(runs: Sequence[RunRecord]) -> "Figure":
     """Every task's training risk and weight over steps, one column a run; the worst task is the thick line.
 
     Args:
         runs: The runs, of the same tasks.
     """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
     width = min(5.5 * len(runs), max(11, 3.1 * len(runs)))
     figure = Figure((width, 6.5), dpi=DPI, layout="constrained")
     axes = figure.subplots(2, len(runs), sharex=True, sharey="row", squeeze=False)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from taskrobust.reporting.cells import Table
 from taskrobust.reporting.compared import Compared
@@ -17,6 +16,9 @@ from taskrobust.reporting.runs import mean_run
 from taskrobust.reporting.scores import compare_scores
 from taskrobust.reporting.sources import Source
 from taskrobust.reporting.verdict import details, headline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Plot:
 
     name: str
     caption: str
-    draw: Callable[[], Figure]
+    draw: "Callable[[], Figure]"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from taskrobust.theory.smooth_max import tilted_mean
@@ -60,6 +59,8 @@ class OutlierExample:
 
     def theta_softmax(self, alpha: float) -> float:
         """Where softmax weighted gradient descent ends, with an inverse temperature that stays as it is."""
+        from scipy.optimize import minimize_scalar
+
         found = minimize_scalar(
             lambda theta: tilted_mean(self.risks(torch.tensor(theta, dtype=torch.float64)), alpha).item(),
             bounds=(0, 1),

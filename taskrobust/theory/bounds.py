@@ -3,8 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from scipy.special import lambertw
-
 
 def step_size(radius: float, lipschitz: float, steps: int) -> float:
     r"""The constant step size of Theorem 3.1, :math:`\eta = R_0 / (L' \sqrt K)`.
@@ -69,6 +67,8 @@ def softmax_gap(num_tasks: int, alpha: float) -> float:
     Raises:
         ValueError: If ``alpha`` is not positive.
     """
+    from scipy.special import lambertw
+
     if alpha <= 0:
         raise ValueError(f"Expected a positive alpha, got {alpha}.")
     return float(lambertw((num_tasks - 1) / math.e).real) / alpha

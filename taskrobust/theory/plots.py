@@ -7,7 +7,6 @@ import torch
 
 matplotlib.use("agg")
 
-from matplotlib import pyplot as plt  # after the choice of a backend without a screen
 
 from taskrobust.theory.appendix_c import OutlierExample
 
@@ -28,6 +27,8 @@ def plot_gaps(
         steps: Numbers of steps K.
         path: The PNG file.
     """
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(2, (len(gaps) + 1) // 2, figsize=(13, 6), sharex=True, layout="constrained")
     markers = ["o", "s", "^", "x"]
     colours = [MINIMAX, "tab:cyan", "tab:green", PAPER]
@@ -62,6 +63,8 @@ def plot_samples(
         simulated_eps: Excess risks that are good enough.
         path: The PNG file.
     """
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     titles = {"worst": "the worst downstream task", "mean": "the mean over downstream tasks: the price"}
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):
@@ -87,6 +90,8 @@ def plot_outlier(example: OutlierExample, examples: Sequence[OutlierExample], pa
         examples: The paper's examples, of growing numbers of tasks.
         path: The PNG file.
     """
+    from matplotlib import pyplot as plt
+
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     theta = torch.linspace(-0.1, 1.65, 400)
     outlier, others = torch.stack([example.risks(value)[:2] for value in theta]).T

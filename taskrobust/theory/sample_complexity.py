@@ -11,7 +11,6 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import beta
 from torch import Tensor
 
 from taskrobust.theory.problems.exact import epigraph_solution
@@ -94,6 +93,8 @@ def samples_needed(risks: NDArray[np.float64], eps: float, delta: float, dimensi
     Raises:
         ValueError: If ``delta`` is not between 0 and 1.
     """
+    from scipy.stats import beta
+
     if not 0 < delta < 1:
         raise ValueError(f"Expected a delta between 0 and 1, got {delta}.")
     numbers = np.arange(1, dimension)

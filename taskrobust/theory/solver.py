@@ -3,7 +3,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from taskrobust.theory.algorithm import Risks
@@ -29,6 +28,8 @@ def solve_minimax(
     Returns:
         The parameters, shape [d].
     """
+    from scipy.optimize import minimize
+
     theta = start.detach()
     first = risks(theta).detach()
     unit = (first.max() - first.min()).item() or first.abs().max().item() or 1.0

@@ -3,7 +3,6 @@
 from typing import Final
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +20,8 @@ class Block(nn.Module):
     """
 
     def __init__(self, width: int, heads: int, recompute: bool = False) -> None:
+        from timm.layers import DropPath
+
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn = SelfAttention(width, heads)

@@ -1,18 +1,18 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
 from taskrobust.vision.data import Images, TargetCollate
-from taskrobust.vision.downstream.model import DownstreamModel
-from taskrobust.vision.downstream.pictures import prediction_columns
-from taskrobust.vision.downstream.saved import load_downstream
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.pictures import Picture
-from taskrobust.vision.qualitative import comparison_figure
 from taskrobust.vision.scenes import Scenes  # noqa: F401  # so that --test knows it by this name
 from taskrobust.vision.transforms import CentreCrop, Transform
+
+if TYPE_CHECKING:
+    from taskrobust.vision.downstream.model import DownstreamModel
+    from taskrobust.vision.pictures import Picture
 
 
 def compare_predictions(
@@ -45,6 +45,9 @@ def compare_predictions(
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Figure 3.
     """
+    from taskrobust.vision.downstream.pictures import prediction_columns
+    from taskrobust.vision.qualitative import comparison_figure
+
     models = _load(runs)
     sides = {label: size or model.image_size for label, model in models.items()}
     if len(set(sides.values())) > 1:
@@ -67,8 +70,10 @@ def compare_predictions(
     Console().print(f"Figure: {output}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _load(runs: list[str]) -> dict[str, DownstreamModel]:
+def _load(runs: list[str]) -> "dict[str, DownstreamModel]":
     """The best models, by label, all of which predict the same."""
+    from taskrobust.vision.downstream.saved import load_downstream
+
     models: dict[str, DownstreamModel] = {}
     for run in runs:
         label, equals, place = run.partition("=")
@@ -85,6 +90,6 @@ def _load(runs: list[str]) -> dict[str, DownstreamModel]:
     return models
 
 
-def _predicted(model: DownstreamModel) -> str:
+def _predicted(model: "DownstreamModel") -> str:
     """What a model predicts, such as the labels of how many classes."""
     return f"{model.task.name} {model.task.targets()}"

@@ -2,7 +2,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,27 +10,20 @@ from torch import Tensor, nn
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
-from taskrobust.training.distributed import any_rank, make_accelerator
-from taskrobust.training.header import print_end, print_start
-from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
-from taskrobust.training.recipe import HeldOut, Recipe
-from taskrobust.training.results import RESULTS, Result, write_results
 from taskrobust.training.run_folder import Resume, RunFolder
-from taskrobust.vision.blocks import Block
 from taskrobust.vision.data import Images, TargetCollate
 from taskrobust.vision.data.unreadable import report_unreadable
 from taskrobust.vision.downstream.augmentation import Augmentation, Crops
 from taskrobust.vision.downstream.base import DownstreamTask
-from taskrobust.vision.downstream.model import DownstreamModel
-from taskrobust.vision.downstream.pictures import prediction_sheet
 from taskrobust.vision.downstream.rooms import RoomsConfig, prepare_rooms, rooms_of
-from taskrobust.vision.downstream.saved import load_parameters, save_downstream
 from taskrobust.vision.modalities import Depth, Modality, Rgb
-from taskrobust.vision.pictures import Picture
-from taskrobust.vision.saved import load_model
 from taskrobust.vision.transforms import CentreCrop, Transform
 from taskrobust.weighting import Uniform
+
+if TYPE_CHECKING:
+    from taskrobust.vision.downstream.model import DownstreamModel
+    from taskrobust.vision.pictures import Picture
 
 NO_MODEL: Final = "none"
 """What is given as the model where nothing was pre-trained."""
@@ -114,6 +107,16 @@ def finetune_vision(
         ValueError: If there are both ``rooms`` and other images to train on, or neither, or settings, images and model
             do not fit together.
     """
+    from taskrobust.training.distributed import any_rank, make_accelerator
+    from taskrobust.training.header import print_end, print_start
+    from taskrobust.training.loop import Trainer
+    from taskrobust.training.recipe import HeldOut, Recipe
+    from taskrobust.training.results import RESULTS, Result, write_results
+    from taskrobust.vision.blocks import Block
+    from taskrobust.vision.downstream.model import DownstreamModel
+    from taskrobust.vision.downstream.pictures import prediction_sheet
+    from taskrobust.vision.downstream.saved import load_parameters, save_downstream
+
     if rooms is not None:
         if train is not None or held_out is not None:
             raise ValueError("Expected rooms, or train and held_out, got both. Leave the one out (--rooms null).")
@@ -146,7 +149,7 @@ def finetune_vision(
             block.compile()
     held_out_collate = TargetCollate(modalities, side)
 
-    def draw(trained: nn.Module) -> dict[str, Picture]:
+    def draw(trained: nn.Module) -> "dict[str, Picture]":
         keys = [(index, 0) for index in range(min(pictures, len(held_out_images)))]
         batch = held_out_collate(held_out_images.__getitems__(keys))
         on_device = {name: value.to(accelerator.device) for name, value in batch.items()}
@@ -202,8 +205,11 @@ def finetune_vision(
     accelerator.end_training()
 
 
-def _make_model(model: str, task: DownstreamTask, inputs: list[str], encoder: EncoderShape) -> DownstreamModel:
+def _make_model(model: str, task: DownstreamTask, inputs: list[str], encoder: EncoderShape) -> "DownstreamModel":
     """The encoder with a new head."""
+    from taskrobust.vision.downstream.model import DownstreamModel
+    from taskrobust.vision.saved import load_model
+
     if model != NO_MODEL:
         return DownstreamModel.from_mae(load_model(model), task, inputs)
     unknown = [name for name in inputs if name not in _MODALITIES]

@@ -3,15 +3,16 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoModelForDepthEstimation, AutoModelForUniversalSegmentation
-from transformers.utils import ModelOutput
+
+if TYPE_CHECKING:
+    from transformers.utils import ModelOutput
 
 DepthKind = Literal["metric", "relative", "inverse"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -46,7 +47,7 @@ class Labeller(ABC):
     modality: ClassVar[str]
     """Name of the folder of its maps."""
 
-    auto_class: ClassVar[Any]
+    auto_class: ClassVar[str]
     head: ClassVar[str]
     """How the names of the head's weights begin."""
 
@@ -59,10 +60,13 @@ class Labeller(ABC):
         self.model = model.eval().to(device)
 
     def _load(self) -> tuple[Any, Any, set[str]]:
+        import transformers
+
         kind, checkpoint = f"{self.modality}_model", self.checkpoint
         try:
-            processor = AutoImageProcessor.from_pretrained(checkpoint)
-            model, report = self.auto_class.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+            processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
+            auto_class = getattr(transformers, self.auto_class)
+            model, report = auto_class.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
@@ -110,7 +114,7 @@ class Labeller(ABC):
         """What the reader of the maps should know, in plain values."""
 
     @abstractmethod
-    def _maps(self, outputs: ModelOutput, sizes: Sequence[Size]) -> list[NDArray[Any]]: ...
+    def _maps(self, outputs: "ModelOutput", sizes: Sequence[Size]) -> list[NDArray[Any]]: ...
 
 
 class DepthLabeller(Labeller):
@@ -128,7 +132,7 @@ class DepthLabeller(Labeller):
     """
 
     modality = "depth"
-    auto_class = AutoModelForDepthEstimation
+    auto_class = "AutoModelForDepthEstimation"
     head = "head."
 
     def __init__(
@@ -151,7 +155,7 @@ class DepthLabeller(Labeller):
             )
         return {"kind": self.kind}
 
-    def _maps(self, outputs: ModelOutput, sizes: Sequence[Size]) -> list[NDArray[Any]]:
+    def _maps(self, outputs: "ModelOutput", sizes: Sequence[Size]) -> list[NDArray[Any]]:
         outputs.predicted_depth = self._finite(outputs.predicted_depth)
         maps = self.processor.post_process_depth_estimation(outputs, list(sizes))
         return [map_["predicted_depth"].reshape(size).cpu().numpy() for map_, size in zip(maps, sizes, strict=True)]
@@ -165,7 +169,7 @@ class SemSegLabeller(Labeller):
     """
 
     modality = "semseg"
-    auto_class = AutoModelForUniversalSegmentation
+    auto_class = "AutoModelForUniversalSegmentation"
     head = "class_predictor."
 
     def encode(self, map_: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -183,14 +187,14 @@ class SemSegLabeller(Labeller):
             )
         return {"classes": [config.id2label[label] for label in range(config.num_labels)]}
 
-    def _maps(self, outputs: ModelOutput, sizes: Sequence[Size]) -> list[NDArray[Any]]:
+    def _maps(self, outputs: "ModelOutput", sizes: Sequence[Size]) -> list[NDArray[Any]]:
         classes, masks = self._finite(outputs.class_queries_logits), self._finite(outputs.masks_queries_logits)
         return [
             self._labels(type(outputs)(class_queries_logits=class_[None], masks_queries_logits=mask[None]), size)
             for class_, mask, size in zip(classes, masks, sizes, strict=True)
         ]
 
-    def _labels(self, outputs: ModelOutput, size: Size) -> NDArray[np.uint8]:
+    def _labels(self, outputs: "ModelOutput", size: Size) -> NDArray[np.uint8]:
         """The labels of one image: the scores of a whole batch at full size could fill the memory."""
         scale = min(1.0, (_MOST_PIXELS / (size[0] * size[1])) ** 0.5)
         smaller = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))

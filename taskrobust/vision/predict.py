@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -8,10 +9,10 @@ from taskrobust.vision.data import MaeCollate
 from taskrobust.vision.data.samples import DAMAGED, Sample
 from taskrobust.vision.masking import TokenBudget
 from taskrobust.vision.modalities import Rgb
-from taskrobust.vision.model import MultiModalMae
-from taskrobust.vision.pictures import predicted_pictures, prediction_grid
-from taskrobust.vision.saved import load_model
 from taskrobust.vision.transforms import CentreCrop
+
+if TYPE_CHECKING:
+    from taskrobust.vision.model import MultiModalMae
 
 
 def predict(
@@ -33,6 +34,9 @@ def predict(
         visible: Patches of the image that the model sees, at most all that it has. None takes as many as in training.
         seed: Names the mask.
     """
+    from taskrobust.vision.pictures import predicted_pictures, prediction_grid
+    from taskrobust.vision.saved import load_model
+
     stems = [path.stem for path in image]
     if len(set(stems)) < len(stems):
         raise ValueError(f"Expected images of different names, as each has a folder of its own, got {stems}.")
@@ -61,7 +65,7 @@ def predict(
         console.print(f"{path}: {to}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _read(path: Path, name: str, model: MultiModalMae) -> Sample:
+def _read(path: Path, name: str, model: "MultiModalMae") -> Sample:
     modality = model.inputs[name]
     try:
         with Image.open(path) as file:

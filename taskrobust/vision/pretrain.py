@@ -2,7 +2,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +12,19 @@ from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import RiskEstimator
 from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
-from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.header import print_end, print_start
-from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
-from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import Resume, RunFolder
-from taskrobust.vision.blocks import Block
 from taskrobust.vision.data import Images, MaeCollate
 from taskrobust.vision.data.unreadable import report_unreadable
 from taskrobust.vision.masking import Budget
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.model import MultiModalMae
-from taskrobust.vision.pictures import Picture, prediction_grid
-from taskrobust.vision.saved import start_from
 from taskrobust.vision.scenes import ScenesConfig, prepare_scenes
 from taskrobust.vision.transforms import CentreCrop, JointCrop, Transform
 from taskrobust.weighting import SoftmaxMinimax, Weighting
+
+if TYPE_CHECKING:
+    from taskrobust.vision.pictures import Picture
 
 _HELD_OUT_MASK_SEED = 20231202
 
@@ -135,6 +130,15 @@ def pretrain_mae(
         resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
         resolved: The configuration in plain values, as it is kept in the run folder.
     """
+    from taskrobust.training.distributed import make_accelerator
+    from taskrobust.training.header import print_end, print_start
+    from taskrobust.training.loop import Trainer
+    from taskrobust.training.recipe import HeldOut, Recipe
+    from taskrobust.vision.blocks import Block
+    from taskrobust.vision.model import MultiModalMae
+    from taskrobust.vision.pictures import prediction_grid
+    from taskrobust.vision.saved import start_from
+
     compute = resolve_device(device, output)
     if mae.memory_efficient and (device.parallel == "fsdp2" or compute.precision == "fp16"):
         raise ValueError(
@@ -165,7 +169,7 @@ def pretrain_mae(
         model.tasks, copy.deepcopy(weighting), risk=copy.deepcopy(risk), on_nonfinite=on_nonfinite
     )
 
-    def draw(trained: nn.Module) -> dict[str, Picture]:
+    def draw(trained: nn.Module) -> "dict[str, Picture]":
         assert isinstance(trained, MultiModalMae)
         samples = held_out_images.__getitems__([(index, 0) for index in range(min(pictures, held_out_samples))])
         batch = held_out_collate(samples)

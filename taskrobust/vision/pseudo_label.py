@@ -9,7 +9,6 @@ from typing import Any, Final, Literal
 import torch
 
 from taskrobust.vision.data.samples import OnError
-from taskrobust.vision.label_images import label_images, map_of, processes, rank
 from taskrobust.vision.labellers import DepthKind, DepthLabeller, Labeller, Precision, SemSegLabeller
 from taskrobust.vision.modalities import Rgb
 
@@ -70,6 +69,8 @@ def pseudo_label(
         Ranftl et al., Vision Transformers for Dense Prediction, ICCV 2021.
         Cheng et al., Masked-attention Mask Transformer for Universal Image Segmentation, CVPR 2022.
     """
+    from taskrobust.vision.label_images import label_images, processes, rank
+
     if batch_size < 1 or workers < 0:
         raise ValueError(f"Expected batch_size from 1 and workers from 0, got {batch_size} and {workers}.")
     if depth_model is None and semseg_model is None:
@@ -95,6 +96,8 @@ def find_images(source: Path) -> list[str]:
     Raises:
         ValueError: If there are none, some lie outside of class folders, or two would have the same map.
     """
+    from taskrobust.vision.label_images import map_of
+
     if not source.is_dir():
         raise ValueError(f"Expected a folder of class folders of images, {source} is none.")
     if [entry for entry in os.scandir(source) if _is_image(entry)]:
@@ -129,6 +132,8 @@ def _device(name: Literal["auto", "cpu"]) -> torch.device:
 
 def _claim(output: Path, labellers: Sequence[Labeller]) -> None:
     """Writes down which models make the maps, unless the folder holds maps of others."""
+    from taskrobust.vision.label_images import rank
+
     # Folders before the manifest: another process writes them the other way round.
     there = {labeller.modality for labeller in labellers if _has_entries(output / labeller.modality)}
     before = _read_manifest(output)

@@ -14,14 +14,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.training.device import DeviceConfig, resolve_device
-from taskrobust.training.distributed import make_accelerator
 from taskrobust.training.optim import OptimConfig, make_optimizer
 from taskrobust.vision.modalities import Depth, Modality, Rgb, SemSeg
-from taskrobust.vision.model import MultiModalMae
 from taskrobust.vision.pretrain import MaeShape
 from taskrobust.weighting import make_weighting
 
@@ -77,6 +74,8 @@ def step_cost(
     Raises:
         ValueError: If a weighting is not among those.
     """
+    from taskrobust.training.distributed import make_accelerator
+
     if weightings is None:
         weightings = list(STRATEGIES)
     unknown = [name for name in weightings if name not in STRATEGIES]
@@ -110,6 +109,8 @@ def step_cost(
 def _step(
     name: str, mae: MaeShape, batch: dict[str, Tensor], autocast: Callable[[], object], device: torch.device
 ) -> Callable[[], None]:
+    from taskrobust.vision.model import MultiModalMae
+
     torch.manual_seed(0)
     modalities: dict[str, Modality] = {"rgb": Rgb(), "depth": Depth(), "semseg": SemSeg()}
     model = MultiModalMae(modalities, **asdict(mae)).to(device)
@@ -127,6 +128,8 @@ def _step(
 
 
 def _operations(step: Callable[[], None]) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())

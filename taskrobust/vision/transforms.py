@@ -1,21 +1,26 @@
 """Crops of an image and all of its maps at once."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import Image, TVTensor, wrap
 
 from taskrobust.hashing import hash_of, uniform
 from taskrobust.training.sampling import Key
 
-Transform = Callable[[Mapping[str, TVTensor], Key], dict[str, TVTensor]]
-"""Crops the maps of a sample, [C, H, W] each and by name, as its key (index, epoch) has it."""
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import Image, TVTensor
+
+
+class Transform(Protocol):
+    """Crops the maps of a sample as its key (index, epoch) has it."""
+
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
+        """Crop maps, [C, H, W] each and by name."""
+
 
 _CROP: Final = 0xC409
 """What the random numbers are for: masks are drawn from a seed of their own, which may be the same number."""
@@ -72,7 +77,7 @@ class JointCrop:
         self.flip = flip
         self._key = hash_of(np.array([seed], dtype=np.uint64), _CROP)
 
-    def __call__(self, maps: Mapping[str, TVTensor], key: Key) -> dict[str, TVTensor]:
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
         """Crop.
 
         Args:
@@ -114,7 +119,7 @@ class CentreCrop:
         self.size = size
         self.share = size / (shorter or size)
 
-    def __call__(self, maps: Mapping[str, TVTensor], key: Key) -> dict[str, TVTensor]:
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
         """Crop; the key plays no part.
 
         Args:
@@ -127,7 +132,7 @@ class CentreCrop:
         return {name: _cut(map_, box, self.size, mirrored=False) for name, map_ in maps.items()}
 
 
-def _largest_size(maps: Mapping[str, TVTensor]) -> tuple[int, int]:
+def _largest_size(maps: "Mapping[str, TVTensor]") -> tuple[int, int]:
     """Height and width of the map with the most pixels."""
     return max(((map_.shape[-2], map_.shape[-1]) for map_ in maps.values()), key=math.prod)
 
@@ -136,7 +141,10 @@ def _centre_box(rows: int, columns: int, height: int, width: int) -> _Box:
     return _Box((height - rows) // 2, (width - columns) // 2, rows, columns, height, width)
 
 
-def _cut(map_: TVTensor, box: _Box, size: int, mirrored: bool) -> TVTensor:
+def _cut(map_: "TVTensor", box: _Box, size: int, mirrored: bool) -> "TVTensor":
+    from torchvision.transforms.v2 import functional as F
+    from torchvision.tv_tensors import Image, wrap
+
     if isinstance(map_, Image):
         crop = _cut_smoothly(map_, box, size)
         return F.horizontal_flip(crop) if mirrored else crop
@@ -148,7 +156,10 @@ def _cut(map_: TVTensor, box: _Box, size: int, mirrored: bool) -> TVTensor:
     return wrap(torch.from_numpy(crop), like=map_)
 
 
-def _cut_smoothly(image: Image, box: _Box, size: int) -> Image:
+def _cut_smoothly(image: "Image", box: _Box, size: int) -> "Image":
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
     top, rows = _whole_pixels(box.top, box.rows, box.height, image.shape[-2])
     left, columns = _whole_pixels(box.left, box.columns, box.width, image.shape[-1])
     bicubic = InterpolationMode.BICUBIC

@@ -1,8 +1,6 @@
 """Strategies that compute how much each task counts, one file per strategy."""
 
-import difflib
-import re
-
+from taskrobust._names import did_you_mean, find_spelling, snake_case
 from taskrobust.weighting.base import Weighting
 from taskrobust.weighting.dwa import DWA
 from taskrobust.weighting.famo import FAMO
@@ -40,7 +38,6 @@ __all__ = [
     "Weighting",
     "make_weighting",
     "strategies",
-    "strategy_name",
 ]
 
 
@@ -65,28 +62,12 @@ def make_weighting(name: str) -> Weighting:
     Raises:
         ValueError: If there is no strategy of that name, or it has arguments without defaults.
     """
-    by_name = {strategy_name(cls): cls for cls in strategies().values()}
-    spellings = {key.replace("_", ""): key for key in by_name}
-    known = spellings.get(name.replace("_", "").replace("-", "").lower())
-    if known is None:
-        close = difflib.get_close_matches(name.lower(), by_name, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Expected a weighting among {sorted(by_name)}, got {name!r}.{hint}")
-    strategy = by_name[known]
+    known = strategies()
+    spelling = find_spelling(name, known)
+    if spelling is None:
+        names = sorted(map(snake_case, known))
+        raise ValueError(f"Expected a weighting among {names}, got {name!r}.{did_you_mean(snake_case(name), names)}")
     try:
-        return strategy()
+        return known[spelling]()
     except TypeError as error:
-        raise ValueError(f"{strategy.__name__} has no defaults for all its arguments: pass an instance.") from error
-
-
-def strategy_name(strategy: type[Weighting]) -> str:
-    """The name of a strategy: that of its class in snake case.
-
-    Example:
-        >>> strategy_name(SoftmaxMinimax), strategy_name(GroupDRO), strategy_name(GradNorm)
-        ('softmax_minimax', 'group_dro', 'gradnorm')
-    """
-    return _OWN_NAMES.get(strategy.__name__) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", strategy.__name__).lower()
-
-
-_OWN_NAMES = {"GradNorm": "gradnorm"}  # one word in its paper
+        raise ValueError(f"{spelling} has no defaults for all its arguments: pass an instance.") from error

@@ -20,6 +20,7 @@ from taskrobust import cli
 from taskrobust.nlp.glue.miniature import write_miniature_glue
 from taskrobust.nlp.glue.tasks import GLUE
 from taskrobust.nlp.wordpiece import train_wordpiece
+from taskrobust.options import Options
 from taskrobust.training.loop import Trainer
 from taskrobust.training.results import read_results
 
@@ -224,7 +225,7 @@ def test_seeds_and_steps_of_the_command_line_arrive(
     monkeypatch: pytest.MonkeyPatch, options: list[str], seeds: Any
 ) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr(cli, "_call", lambda function, parser, config: given.update(parser.instantiate(config)))
+    monkeypatch.setattr(Options, "call", lambda options, config: given.update(options.parser.instantiate(config)))
     words = ["taskrobust", "finetune-glue", "--model", "a", "--glue", "b", "--output", "c", "--loop.steps", "7"]
     monkeypatch.setattr(sys, "argv", [*words, *options])
     cli.main()
@@ -279,7 +280,7 @@ def test_parameters_of_another_architecture_are_refused(model: Path, glue: Path,
 
 def test_miniature_is_written_into_the_output(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "taskrobust.nlp.finetune.write_miniature_glue",
+        "taskrobust.nlp.glue.miniature.write_miniature_glue",
         lambda folder: write_miniature_glue(folder, train=16, dev=8, test=8),
     )
     glue_process.finetune(**settings(model, Path("miniature"), tmp_path, loop={"steps": 1}))

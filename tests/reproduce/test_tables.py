@@ -32,9 +32,7 @@ TRAINING = ("pretrain-bert", "pretrain-mae", "finetune-glue", "finetune-vision")
 def options(part: Part, more: tuple[str, ...] = ()) -> Any:
     """What the part's command line says, read as the command reads it."""
     name, *words = (*part.command, *more)
-    function, parser = cli._command(name)
-    named = cli._with_first_name([cli._with_underscores(word) for word in words], function)
-    return parser.parse_args(cli._with_lists(named, function))
+    return cli.options_of(name).parse(words)
 
 
 @pytest.mark.parametrize("scale", ["demo", "small", "paper"])

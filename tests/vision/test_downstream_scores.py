@@ -1,14 +1,13 @@
 """Scores beside those of scikit-learn and numpy."""
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, jaccard_score, top_k_accuracy_score
 from torch import Tensor
 
+from taskrobust import Outputs, TaskLosses
+from taskrobust.vision.downstream.base import Predicted
 from taskrobust.vision.downstream.scores.depth_errors import DepthErrors
 from taskrobust.vision.downstream.scores.iou import Iou
 from taskrobust.vision.downstream.scores.sums import SumScores
@@ -21,8 +20,8 @@ VOID = 255
 def scores_of(scores: SumScores, predictions: Tensor, truth: Tensor, batch_size: int = 3) -> dict[str, float]:
     """As an evaluation has them, in batches of which the last is smaller."""
     for guess, true in zip(predictions.split(batch_size), truth.split(batch_size), strict=True):
-        model = SimpleNamespace(predictions=guess, truth=lambda batch: batch["truth"])
-        scores.update(cast(Any, model), {"truth": true})
+        nothing = TaskLosses(torch.zeros(1), torch.zeros(1))
+        scores.update(Outputs(nothing, predictions=Predicted(guess, true)), {})
     return scores.compute()
 
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
-from taskrobust.cli import _command, run
+from taskrobust.cli import options_of, run
 from taskrobust.training.results import read_results
 from taskrobust.vision.data import TargetCollate
 from taskrobust.vision.downstream import DepthEstimation, DownstreamTask, LinearProbe, Segmentation
@@ -330,9 +330,9 @@ def test_rooms_that_nobody_would_read_are_refused(settings: Callable[..., dict[s
 
 @pytest.mark.parametrize("name", ["classification", "semseg", "depth"])
 def test_another_domain_of_rooms_is_two_options(name: str) -> None:
-    _, parser = _command("finetune-vision")
+    options = options_of("finetune-vision")
     config = ["--config", str(CONFIGS_FOLDER / f"rooms-{name}.yaml"), "--model", "none", "--output", "run"]
-    chosen = parser.parse_args([*config, "--rooms.domain", "shifted", "--rooms.folder", "other"])
+    chosen = options.parse([*config, "--rooms.domain", "shifted", "--rooms.folder", "other"])
     assert (chosen.rooms.domain, str(chosen.rooms.folder), chosen.rooms.test) == ("shifted", "other", 500)
     assert (chosen.train, chosen.held_out, chosen.test) == (None, None, None)
 
@@ -432,9 +432,9 @@ def test_class_folders_that_differ_between_splits_are_named(
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_is_understood(path: Path) -> None:
-    _, parser = _command("finetune-vision")
-    settings = parser.parse_args(["--config", str(path), "--model", "none", "--output", "run"])
-    chosen = parser.instantiate(settings)
+    options = options_of("finetune-vision")
+    settings = options.parse(["--config", str(path), "--model", "none", "--output", "run"])
+    chosen = options.parser.instantiate(settings)
     side = chosen.size or 64
     chosen.augmentation.transform(side, 0)
     collate = TargetCollate({"rgb": Rgb()} | chosen.task.targets(), side, chosen.augmentation.mixing(chosen.task, 0))

@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from taskrobust.cli import _command, run
+from taskrobust.cli import options_of, run
 from taskrobust.training.optim import OptimConfig, make_optimizer
 from taskrobust.vision.data import ImageFolders
 from taskrobust.vision.modalities import NormRgb, Rgb, SemSeg
@@ -371,7 +371,7 @@ def test_nyu_models_are_not_selected_on_the_test_images() -> None:
 def test_only_matrices_decay() -> None:
     modalities = {"rgb": Rgb(), "semseg": SemSeg(num_classes=5), "norm_rgb": NormRgb()}
     model = MultiModalMae(modalities, 32, 8, width=32, depth=1, heads=2, decoder_width=16, decoder_heads=2, visible=8)
-    weighting = Uncertainty()
+    weighting = Uncertainty().setup(model.tasks)
     optimizer = make_optimizer(model, weighting, OptimConfig(weight_decay=0.05))
     names = {parameter: name for name, parameter in [*model.named_parameters(), *weighting.named_parameters()]}
     still = {names[p] for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}
@@ -382,10 +382,10 @@ def test_only_matrices_decay() -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("vision/*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_valid(path: Path) -> None:
-    _, parser = _command("pretrain-mae")
+    options = options_of("pretrain-mae")
     layers = [path] if "modalities" in path.read_text() else [CONFIGS / "vision/paper-in1k.yaml", path]
     arguments = [option for layer in layers for option in ("--config", str(layer))]
-    parsed = parser.parse_args([*arguments, "--output", "runs/test"])
+    parsed = options.parse([*arguments, "--output", "runs/test"])
     for group, values in yaml.safe_load(path.read_text()).items():
         if group in ("loop", "optim", "mae"):
             assert {key: parsed[group][key] for key in values} == {

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from taskrobust import Fixed, MultiTaskLoss, RiskEstimator, SoftmaxMinimax, Weighting
-from taskrobust.weighting import make_weighting, strategies, strategy_name
+from taskrobust._names import snake_case
+from taskrobust.weighting import make_weighting, strategies
 
 
 @pytest.mark.parametrize("name", ["SoftmaxMinimax", "softmax_minimax", "softmax-minimax"])
@@ -16,7 +17,7 @@ def test_a_strategy_is_found_under_any_spelling_of_its_name(name: str) -> None:
 def test_every_strategy_has_a_name_that_makes_it() -> None:
     for strategy in strategies().values():
         if strategy is not Fixed:
-            assert type(make_weighting(strategy_name(strategy))) is strategy
+            assert type(make_weighting(snake_case(strategy.__name__))) is strategy
 
 
 def test_an_unknown_name_is_an_error_with_a_suggestion() -> None:

@@ -1,6 +1,5 @@
 import numpy as np
 import torch
-from scipy.optimize import linprog
 from torch import Tensor
 
 from taskrobust.theory.problems.base import MinimaxProblem
@@ -22,6 +21,8 @@ class ChebyshevRegression(MinimaxProblem):
     smoothness = 0.0  # between the kinks
 
     def __init__(self, num_tasks: int = 20, dimension: int = 10, seed: int = 0) -> None:
+        from scipy.optimize import linprog
+
         generator = torch.Generator().manual_seed(seed)
         self.features = torch.randn(num_tasks, dimension, generator=generator, dtype=torch.float64) / dimension**0.5
         noise = torch.randn(num_tasks, generator=generator, dtype=torch.float64)

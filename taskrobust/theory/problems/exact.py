@@ -3,7 +3,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize, nnls
 from torch import Tensor
 from torch.func import jacrev
 
@@ -73,6 +72,8 @@ def multipliers(risks: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
     Returns:
         The weights :math:`\lambda`, shape [T], which sum to one.
     """
+    from scipy.optimize import nnls
+
     values, gradients = risks(theta).numpy(), jacrev(risks)(theta).numpy()
     conditions = np.vstack([gradients.T, values.max() - values, np.ones(len(values))])
     weights, _ = nnls(conditions, np.append(np.zeros(len(theta) + 1), 1.0))
@@ -80,6 +81,8 @@ def multipliers(risks: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
 
 
 def _sequential_quadratic_programming(risks: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    from scipy.optimize import minimize
+
     def slack(point: NDArray[np.float64]) -> NDArray[np.float64]:
         values: NDArray[np.float64] = risks(torch.from_numpy(point[:-1])).numpy()
         return np.full_like(values, point[-1]) - values

@@ -1,14 +1,15 @@
 """Other colours."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import Image, TVTensor
 
 from taskrobust.training.sampling import Key
 from taskrobust.vision.augment.stream import Stream
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 _COLOUR_JITTER: Final = 0xC0108
 """What the random numbers are for."""
@@ -52,13 +53,16 @@ class ColourJitter:
         self.grey = grey
         self._stream = Stream(seed, _COLOUR_JITTER)
 
-    def __call__(self, maps: Mapping[str, TVTensor], key: Key) -> dict[str, TVTensor]:
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
         """Change colours.
 
         Args:
             maps: The maps of a sample by name, [C, H, W] each.
             key: Index of the sample, and epoch.
         """
+        from torchvision.transforms.v2 import functional as F
+        from torchvision.tv_tensors import Image
+
         draws = self._stream.uniform(key, 9)
         amounts = _MIDDLE + (2 * draws[:4] - 1) * self.changes
         order = [number for number in draws[4:8].argsort().tolist() if self.changes[number] > 0]
@@ -66,10 +70,10 @@ class ColourJitter:
         for name, map_ in maps.items():
             if isinstance(map_, Image):
                 for number in order:
-                    map_ = _ADJUST[number](map_, float(amounts[number]))
+                    map_ = getattr(F, _ADJUST[number])(map_, float(amounts[number]))
                 jittered[name] = F.rgb_to_grayscale(map_, num_output_channels=3) if draws[8] < self.grey else map_
         return jittered
 
 
 _MIDDLE: Final = np.array([1.0, 1.0, 1.0, 0.0])
-_ADJUST: Final = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+_ADJUST: Final = ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue")

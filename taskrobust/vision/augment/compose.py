@@ -1,11 +1,13 @@
 """Several transforms as one."""
 
 from collections.abc import Mapping, Sequence
-
-from torchvision.tv_tensors import TVTensor
+from typing import TYPE_CHECKING
 
 from taskrobust.training.sampling import Key
 from taskrobust.vision.transforms import Transform
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 
 class Compose:
@@ -18,7 +20,7 @@ class Compose:
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
 
-    def __call__(self, maps: Mapping[str, TVTensor], key: Key) -> dict[str, TVTensor]:
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
         """Transform.
 
         Args:

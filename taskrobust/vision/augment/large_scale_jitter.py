@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import Image, TVTensor, wrap
 
 from taskrobust.training.sampling import Key
 from taskrobust.vision.augment.stream import Stream
 from taskrobust.vision.modalities.rgb import MEAN
 from taskrobust.vision.modalities.semseg import VOID
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 _LARGE_SCALE_JITTER: Final = 0x15A11
 """What the random numbers are for."""
@@ -65,7 +65,7 @@ class LargeScaleJitter:
         self.flip = flip
         self._stream = Stream(seed, _LARGE_SCALE_JITTER)
 
-    def __call__(self, maps: Mapping[str, TVTensor], key: Key) -> dict[str, TVTensor]:
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
         """Resize, crop and pad.
 
         Args:
@@ -91,7 +91,9 @@ class LargeScaleJitter:
             bool(flip < self.flip),
         )
 
-    def _on_canvas(self, visible: TVTensor) -> TVTensor:
+    def _on_canvas(self, visible: "TVTensor") -> "TVTensor":
+        from torchvision.tv_tensors import wrap
+
         channels, rows, columns = visible.shape
         if (rows, columns) == (self.size, self.size):
             return visible
@@ -100,8 +102,12 @@ class LargeScaleJitter:
         return wrap(canvas, like=visible)
 
 
-def _visible(map_: TVTensor, placement: _Placement) -> TVTensor:
+def _visible(map_: "TVTensor", placement: _Placement) -> "TVTensor":
     """The part of a map that is on the canvas."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+    from torchvision.tv_tensors import Image, wrap
+
     height, width, top, left, rows, columns, mirrored = placement
     if isinstance(map_, Image):
         bicubic = InterpolationMode.BICUBIC
@@ -119,8 +125,10 @@ def _nearest(first: int, number: int, resized: int, pixels: int) -> np.ndarray[t
     return (2 * np.arange(first, first + number) + 1) * pixels // (2 * resized)
 
 
-def _unknown(map_: TVTensor) -> torch.Tensor:
+def _unknown(map_: "TVTensor") -> torch.Tensor:
     """What a map holds where nothing is known, [C or 1, 1, 1]."""
+    from torchvision.tv_tensors import Image
+
     if isinstance(map_, Image):
         return torch.tensor([round(255 * mean) for mean in MEAN], dtype=map_.dtype)[:, None, None]
     return torch.full((1, 1, 1), 0 if map_.is_floating_point() else VOID, dtype=map_.dtype)

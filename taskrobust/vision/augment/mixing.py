@@ -3,7 +3,6 @@
 from typing import Final
 
 import torch
-from timm.data.mixup import Mixup
 from torch import Tensor
 
 from taskrobust.training.sampling import Key
@@ -52,6 +51,8 @@ class Mixing:
         smoothing: float = 0.1,
         seed: int = 0,
     ) -> None:
+        from timm.data.mixup import Mixup
+
         if min(mixup, cutmix) < 0 or mixup == cutmix == 0:
             raise ValueError(f"Expected mixup or cutmix above 0, and neither below, got {mixup} and {cutmix}.")
         self.num_classes = num_classes

@@ -1,17 +1,17 @@
 """Random crops, then random operations out of a list."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from PIL.Image import Resampling
-from timm.data.auto_augment import rand_augment_transform
-from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import Image, TVTensor, wrap
 
 from taskrobust.training.sampling import Key
 from taskrobust.vision.augment.stream import Stream, global_generators
 from taskrobust.vision.modalities.rgb import MEAN
 from taskrobust.vision.transforms import JointCrop
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 _RAND_AUGMENT: Final = 0x8A4DA
 """What the random numbers are for."""
@@ -48,6 +48,8 @@ class RandAugmentCrop:
         flip: float = 0.5,
         seed: int = 0,
     ) -> None:
+        from timm.data.auto_augment import rand_augment_transform
+
         if not 0 <= magnitude <= 10:
             raise ValueError(f"Expected a magnitude from 0 to 10, got {magnitude}.")
         if noise < 0:
@@ -59,7 +61,7 @@ class RandAugmentCrop:
         )
         self._stream = Stream(seed, _RAND_AUGMENT)
 
-    def __call__(self, maps: Mapping[str, TVTensor], key: Key) -> dict[str, TVTensor]:
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
         """Crop and augment.
 
         Args:
@@ -69,6 +71,8 @@ class RandAugmentCrop:
         Raises:
             ValueError: If there are maps besides a colour image.
         """
+        from torchvision.tv_tensors import Image
+
         if len(maps) > 1 or not all(isinstance(map_, Image) for map_ in maps.values()):
             raise ValueError(
                 f"Expected a colour image alone for RandAugment, got {list(maps)}: it moves pixels, which no longer "
@@ -77,5 +81,8 @@ class RandAugmentCrop:
         with global_generators(self._stream.seed(key)):
             return {name: self._augment(crop) for name, crop in self.crop(maps, key).items()}
 
-    def _augment(self, image: TVTensor) -> TVTensor:
+    def _augment(self, image: "TVTensor") -> "TVTensor":
+        from torchvision.transforms.v2 import functional as F
+        from torchvision.tv_tensors import wrap
+
         return wrap(F.pil_to_tensor(self._operations(F.to_pil_image(image))), like=image)

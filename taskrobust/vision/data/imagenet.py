@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
-from torchvision.tv_tensors import TVTensor
 
 from taskrobust.paths import filled_in
 from taskrobust.vision.data.folders import PairedFolders
@@ -14,6 +13,9 @@ from taskrobust.vision.data.listing import Missing
 from taskrobust.vision.data.samples import OnError
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms import Transform
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 _IGNORED: Final = 1000
 _VOID: Final = 255
@@ -106,7 +108,7 @@ class ImageNetS50(PairedFolders):
         super().__init__(modalities, transform, folders=folders, on_error=on_error, part=part)
         self.name = root.absolute().name
 
-    def _decode(self, modality: str, image: Image.Image) -> TVTensor:
+    def _decode(self, modality: str, image: Image.Image) -> "TVTensor":
         return super()._decode(modality, _labels(image) if modality == "semseg" else image)
 
 

@@ -4,16 +4,18 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.tv_tensors import TVTensor
 
 from taskrobust.training.sampling import Key
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms import Transform
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 Sample = dict[str, Tensor]
 """What a batch holds of each map that the sample has, by modality, and the image's class as "label" if it has one."""
@@ -147,5 +149,5 @@ class ImageMaps(Images):
         if count <= _FIRST_LINES or count.bit_count() == 1:  # then at 16, 32, 64, ...
             _log.warning("Left out %s: %s. %d files so far.", file.name, error, count)
 
-    def _decode(self, modality: str, image: Image.Image) -> TVTensor:
+    def _decode(self, modality: str, image: Image.Image) -> "TVTensor":
         return self.modalities[modality].decode(image)

@@ -1,12 +1,14 @@
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
-from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, channels_last, nn
 from torch.nn import functional as F
 
 from taskrobust.vision.downstream.head import Head, initialise_head, patch_map
+
+if TYPE_CHECKING:
+    from timm.models.convnext import ConvNeXtBlock
 
 _SIDE: Final = 4
 
@@ -58,7 +60,9 @@ class _DepthwiseConv(nn.Conv2d):
             return super().forward(input.float())
 
 
-def _block(channels: int) -> ConvNeXtBlock:
+def _block(channels: int) -> "ConvNeXtBlock":
+    from timm.models.convnext import ConvNeXtBlock
+
     block = ConvNeXtBlock(channels, ls_init_value=None)
     block.conv_dw = _DepthwiseConv(channels, channels, kernel_size=7, padding=3, groups=channels)
     return block

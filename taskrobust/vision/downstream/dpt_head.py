@@ -3,8 +3,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DPTConfig
-from transformers.models.dpt.modeling_dpt import DPTNeck
 
 from taskrobust.vision.downstream.head import Head
 
@@ -31,6 +29,9 @@ class DptHead(Head):
     """
 
     def __init__(self, width: int, depth: int, patch_size: int, largest: float = 10.0, channels: int = 256) -> None:
+        from transformers import DPTConfig
+        from transformers.models.dpt.modeling_dpt import DPTNeck
+
         super().__init__()
         if depth < 4 or patch_size.bit_count() != 1:
             raise ValueError(

@@ -1,14 +1,16 @@
 """What a modality is: how its maps are read, shown to the encoder, predicted, scored and drawn."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor, nn
-from torchvision.tv_tensors import TVTensor
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 
 class Prepared(NamedTuple):
@@ -43,7 +45,7 @@ class Modality(ABC):
     # From the disk into a batch, on the CPU.
 
     @abstractmethod
-    def decode(self, image: Image) -> TVTensor:
+    def decode(self, image: Image) -> "TVTensor":
         """The map of an image file, as a ``tv_tensors.Image`` (resized smoothly) or ``Mask`` (nearest) [C, H, W].
 
         Raises:
@@ -51,7 +53,7 @@ class Modality(ABC):
         """
 
     @abstractmethod
-    def pack(self, crop: TVTensor) -> Tensor:
+    def pack(self, crop: "TVTensor") -> Tensor:
         """What a batch holds of a square crop, compact: bytes where bytes do."""
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Distances from the camera."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import matplotlib as mpl
 import numpy as np
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import tv_tensors
-from torchvision.tv_tensors import TVTensor
 
 from taskrobust.vision.modalities.base import Modality, Prepared, from_patches, to_bytes, to_patches
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,16 @@ class Depth(Modality):
         if not self.unit > 0:
             raise ValueError(f"Expected a unit above 0 metres, got {self.unit}.")
 
-    def decode(self, image: Image) -> TVTensor:
+    def decode(self, image: Image) -> "TVTensor":
         """Metres, float32 [1, H, W], from a greyscale file of 8 or 16 bits."""
+        from torchvision import tv_tensors
+
         if image.mode not in ("L", "I", "I;16", "I;16B"):
             raise ValueError(f"Expected depth in one channel of 8 or 16 bits, got an image of mode {image.mode!r}.")
         levels = np.asarray(image).astype(np.float32)
         return tv_tensors.Mask(torch.from_numpy(levels)[None].mul_(self.unit))
 
-    def pack(self, crop: TVTensor) -> Tensor:
+    def pack(self, crop: "TVTensor") -> Tensor:
         """Metres, float32 [1, S, S]."""
         metres: Tensor = crop.as_subclass(Tensor)
         return metres.contiguous()

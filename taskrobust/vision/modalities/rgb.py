@@ -1,7 +1,7 @@
 """Colour images."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 import torch
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import tv_tensors
-from torchvision.tv_tensors import TVTensor
 
 from taskrobust.vision.modalities.base import Modality, Prepared, from_patches, to_bytes, to_patches
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 MEAN: Final = (0.485, 0.456, 0.406)
 """Mean of ImageNet's red, green and blue, between 0 and 1."""
@@ -27,11 +28,13 @@ class Rgb(Modality):
 
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png")
 
-    def decode(self, image: Image) -> TVTensor:
+    def decode(self, image: Image) -> "TVTensor":
         """Bytes [3, H, W]; greyscale, palettes and CMYK become RGB, transparency is dropped."""
+        from torchvision import tv_tensors
+
         return tv_tensors.Image(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
 
-    def pack(self, crop: TVTensor) -> Tensor:
+    def pack(self, crop: "TVTensor") -> Tensor:
         """The same bytes, [3, S, S]."""
         colours: Tensor = crop.as_subclass(Tensor)
         return colours.contiguous()

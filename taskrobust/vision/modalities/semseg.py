@@ -1,7 +1,7 @@
 """Semantic maps: a class for each pixel."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 import torch
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import tv_tensors
-from torchvision.tv_tensors import TVTensor
 
 from taskrobust.vision.modalities.base import Modality, Prepared, from_patches, to_bytes, to_patches
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 VOID: Final = 255
 """The label of unknown pixels in a batch."""
@@ -53,8 +54,10 @@ class SemSeg(Modality):
                 "after 0. Set void=0 if there is no other."
             )
 
-    def decode(self, image: Image) -> TVTensor:
+    def decode(self, image: Image) -> "TVTensor":
         """Classes, bytes [1, H, W], ``VOID`` where unknown, from a file of 8 bits, with a palette or without."""
+        from torchvision import tv_tensors
+
         if image.mode not in ("L", "P"):
             raise ValueError(f"Expected labels of 8 bits, got an image of mode {image.mode!r}.")
         classes, known = self._classes_of_labels()
@@ -76,7 +79,7 @@ class SemSeg(Modality):
         known[[self.void, 0] if self.reduce_zero_label else self.void] = True
         return classes, known
 
-    def pack(self, crop: TVTensor) -> Tensor:
+    def pack(self, crop: "TVTensor") -> Tensor:
         """Classes at the centres of the grid, bytes [S / stride, S / stride]."""
         centre = self.stride // 2
         classes: Tensor = crop.as_subclass(Tensor)

@@ -1,11 +1,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
-from torchvision.tv_tensors import TVTensor
 
 from taskrobust.paths import filled_in
 from taskrobust.training.sampling import Key
@@ -13,6 +11,9 @@ from taskrobust.vision.data.samples import Images, Sample
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.scenes.store import RECORDS, read_manifest
 from taskrobust.vision.transforms import Transform
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
 
 
 class Scenes(Images):
@@ -69,15 +70,21 @@ class Scenes(Images):
         return sample | {"label": torch.tensor(int(record["label"]))}
 
 
-def _rgb(record: Any) -> TVTensor:
+def _rgb(record: Any) -> "TVTensor":
+    from torchvision import tv_tensors
+
     return tv_tensors.Image(torch.from_numpy(record["rgb"].transpose(2, 0, 1).copy()))
 
 
-def _depth(record: Any) -> TVTensor:
+def _depth(record: Any) -> "TVTensor":
+    from torchvision import tv_tensors
+
     return tv_tensors.Mask(torch.from_numpy(record["depth"].astype(np.float32)[None] / 1000))
 
 
-def _semseg(record: Any) -> TVTensor:
+def _semseg(record: Any) -> "TVTensor":
+    from torchvision import tv_tensors
+
     return tv_tensors.Mask(torch.from_numpy(record["semseg"][None].copy()))
 
 

@@ -1,5 +1,6 @@
 """The options of a command: from its function's parameters and docstring, the command line and configuration files."""
 
+import dataclasses
 import inspect
 import json
 import sys
@@ -169,8 +170,9 @@ class Options:
                 yield from self._keys(value, f"{name}.")
 
     def _value(self, name: str, value: str) -> str:
-        base = _class_of(self.parameters[name].annotation) if name in self.parameters else None
-        return value if base is None else class_name(base, name, value)
+        option = name.removesuffix(".help")
+        base = _class_of(self.parameters[option].annotation) if option in self.parameters else None
+        return value if base is None else class_name(base, option, value)
 
     def _with_class_names(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         named = dict(settings)
@@ -220,7 +222,7 @@ def _class_of(kind: Any) -> type | None:
     if get_origin(kind) is Callable:
         return _class_of(get_args(kind)[-1])
     is_own = inspect.isclass(kind) and kind.__module__.startswith("taskrobust.")
-    return kind if is_own and bool(kind.__subclasses__() or inspect.isabstract(kind)) else None
+    return kind if is_own and not dataclasses.is_dataclass(kind) else None
 
 
 def _takes_list(kind: Any) -> bool:

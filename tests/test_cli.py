@@ -293,3 +293,150 @@ def test_every_example_runs(path: Path) -> None:
     result = subprocess.run([sys.executable, path], capture_output=True, text=True, env=environment, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "worst" in result.stdout or "difference" in result.stdout
+
+
+HEAVY = ("accelerate", "datasets", "matplotlib", "nltk", "scipy", "sklearn", "timm", "torchvision", "transformers")
+
+
+def loaded(*arguments: str) -> set[str]:
+    """The packages that a command line imports."""
+    code = f"""
+import sys
+from taskrobust.cli import main
+sys.argv[1:] = {list(arguments)}
+try:
+    main()
+finally:
+    print("LOADED", *sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return set(result.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["pretrain-brt"]])
+def test_overview_needs_neither_torch_nor_the_parser(arguments: list[str]) -> None:
+    assert not {"torch", "jsonargparse", *HEAVY} & loaded(*arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_loads_nothing_that_only_its_work_needs(name: str) -> None:
+    packages = loaded(*name.split(), "--help")
+    assert "jsonargparse" in packages
+    assert not {*HEAVY} - {"matplotlib"} & packages
+
+
+def test_unset_variable_is_named_before_what_takes_seconds_is_imported() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TASKROBUST_DATA"}
+    for config, command_name in (("vision/nyu-small", "pretrain-mae"), ("nlp/books-small", "pretrain-bert")):
+        code = f"""
+import sys
+from taskrobust.cli import main
+sys.argv[1:] = ["{command_name}", "--config", "configs/{config}.yaml", "--output", "/nowhere"]
+try:
+    main()
+finally:
+    assert not {{"accelerate", "transformers"}} & set(sys.modules)
+"""
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert result.returncode == 1
+        assert "Expected the environment variable TASKROBUST_DATA to be set" in result.stderr
+        assert "AssertionError" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretrain-brt"], "Expected a command, got 'pretrain-brt'. Did you mean 'pretrain-bert'?"),
+        (["--loop.step", "20"], "got '--loop.step'. Did you mean '--loop.steps'?"),
+        (["--weigting", "uniform"], "got '--weigting'. Did you mean '--weighting'?"),
+        (["--weighting", "minimax"], "Expected a weighting among ['dwa', 'famo', "),
+        (["--weighting", "minmax"], "got 'minmax'. Did you mean 'softmax_minimax'?"),
+        (["--weighting", "dwa", "--weighting.periode", "3"], "Did you mean '--weighting.period'?"),
+        (["--risk", "RiskEstimater"], "Did you mean 'risk_estimator'?"),
+        (["--config", "configs/nlp/dmo.yaml"], "did you mean configs/nlp/demo.yaml?"),
+        (["--resume", "later"], "resume"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_command_line_is_one_sentence_and_exits_with_2(arguments: list[str], message: str) -> None:
+    result = call(*(arguments if not arguments[0].startswith("-") else ["pretrain-bert", *arguments]))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "__main__" not in result.stderr
+    assert not result.stdout
+
+
+def test_unknown_key_names_file_and_the_closest_key(config: Path) -> None:
+    config.write_text(config.read_text().replace("batch_size", "bach_size"))
+    result = call("pretrain-bert", "--config", config)
+    assert result.returncode == 2
+    message = f"Expected options of taskrobust pretrain-bert in {config}, got 'loop.bach_size'. Did you mean "
+    assert f"{message}'loop.batch_size'?" in result.stderr
+
+
+@pytest.mark.parametrize("spelling", ["softmax_minimax", "SoftmaxMinimax", "taskrobust.weighting.SoftmaxMinimax"])
+@pytest.mark.parametrize("place", ["option", "string", "class_path"])
+def test_a_strategy_has_one_name_everywhere(
+    spelling: str, place: str, settings: dict[str, Any], config: Path, tmp_path: Path
+) -> None:
+    given = {"class_path": spelling, "init_args": {"alpha": 2.0}} if place == "class_path" else spelling
+    if place != "option":
+        config.write_text(yaml.safe_dump(settings | {"output": str(tmp_path), "weighting": given}))
+    words = ["--weighting", spelling, "--weighting.alpha", "2.0"] if place == "option" else []
+    parsed = options_of("pretrain-bert").parse(["--config", str(config), *words])
+    assert parsed.weighting.class_path.rpartition(".")[2] == "SoftmaxMinimax"
+    assert parsed.weighting.init_args.alpha == (3.0 if place == "string" else 2.0)
+
+
+def test_packaged_configurations_are_listed_with_what_they_are_for() -> None:
+    result = call("configs")
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) == len(list(CONFIGS.rglob("*.yaml")))
+    assert re.search(r"^configs/nlp/demo.yaml +The embedded corpus", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_exits_with_the_code_of_the_signal(config: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        command("pretrain-bert", "--config", config, "--loop.steps", 100_000),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/checkpoints/step-00000004").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.4, 1.5])
+def test_ctrl_c_during_imports_is_no_traceback(config: Path, delay: float) -> None:
+    process = subprocess.Popen(
+        command("pretrain-bert", "--config", config, "--loop.steps", 100_000),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # Python turns Ctrl-C into an exception once it has started.
+    while "SigCgt:\t0000000000000000" in Path(f"/proc/{process.pid}/status").read_text():
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_closed_output_is_no_traceback() -> None:
+    words = " ".join(command("configs"))
+    result = subprocess.run(f"{words} | head -1", shell=True, capture_output=True, text=True)
+    assert "configs/" in result.stdout
+    assert not result.stderr

@@ -9,10 +9,15 @@ class Interruption:
     """Turns SIGTERM and Ctrl-C into a wish to stop, which the training loop grants between two steps.
 
     A second Ctrl-C stops at once.
+
+    Attributes:
+        received: Name of the signal that this rank received.
+        exit_code: The shell's code for it; that of SIGTERM where another rank received one.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self.exit_code = 143
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interruption":
@@ -38,6 +43,7 @@ class Interruption:
         if number == signal.SIGINT and self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
+        self.exit_code = 128 + number
 
 
 def ignore_in_worker(worker: int) -> None:

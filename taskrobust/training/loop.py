@@ -99,7 +99,7 @@ class Trainer:
         Raises:
             ValueError: If a step has more or fewer samples than in the run so far, or another process is training in
                 the run folder.
-            SystemExit: With the shell's code 143, after a checkpoint, if the process was asked to stop.
+            SystemExit: After a checkpoint, if the process was asked to stop: 130 by Ctrl-C, 143 by SIGTERM.
             CheckpointError: If the last checkpoint could not be written, or none that is there can be read.
             ExportError: If the trained model could not be written. The last checkpoint holds it.
             OSError: If the disk is full and lines of metrics.jsonl wait. The last checkpoint holds them.
@@ -146,7 +146,7 @@ class Trainer:
                     f"Stopped after step {progress.step} by {interruption.received or 'another rank'}, with a "
                     "checkpoint. The same command goes on."
                 )
-                raise SystemExit(143)
+                raise SystemExit(interruption.exit_code)
 
     def _check_samples(self) -> None:
         before = self.progress.samples // self.progress.step

@@ -22,7 +22,7 @@ def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_goes_on_bit_by_bit(
     settings = {"dropout": 0.3, "weighting": "grad_norm", "workers": 1}
     assert toy(tmp_path / "reference", **settings).codes == [0]
     outcome = toy(tmp_path / "stopped", signal=f"{name}:7", **settings)
-    assert outcome.codes == [143]
+    assert outcome.codes == [128 + signal.Signals[name]]
     said = f"Stopped after step 7 by {name}, with a checkpoint. The same command goes on."
     assert outcome.output.splitlines()[-1] == said
     outcome = toy(tmp_path / "stopped", **settings)
@@ -109,7 +109,7 @@ def test_workers_outlive_a_signal_to_the_whole_process_group_and_end_with_the_ru
     run = start(tmp_path / "run", workers=2)
     os.killpg(run.pid, number)
     output, _ = run.communicate(timeout=60)
-    assert run.returncode == 143
+    assert run.returncode == 128 + number
     assert "Traceback" not in output
     assert output.splitlines()[-1].startswith("Stopped after step ")
     assert members(run.pid) == []

@@ -15,11 +15,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertForPreTraining
 
 from taskrobust import MultiTaskLoss, SoftmaxMinimax
 from taskrobust.nlp.model import PosBertForPreTraining
 from taskrobust.nlp.tagset import CLASSES
+
+# isort: split
+from transformers import (
+    BertConfig,
+    BertForPreTraining,
+)  # after taskrobust, which mends a CUDA torchvision on a CPU torch
 
 MASKED_SHARE = 0.15
 Step = Callable[[], None]

@@ -1,8 +1,19 @@
 import sys
 
-if __name__ == "__main__":
+from taskrobust.extras import MissingExtraError
+
+
+def main() -> None:
+    """Run the command that the command line names, or say which extra it needs."""
     try:
-        from taskrobust.cli import main
-    except KeyboardInterrupt:
+        from taskrobust import cli
+
+        cli.main()
+    except KeyboardInterrupt:  # while modules are imported
         sys.exit(130)
+    except MissingExtraError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
     main()

@@ -1,44 +1,63 @@
-"""Lets the registry's CUDA build of torchvision be imported under a CPU build of torch.
+"""Lets a CUDA build of torchvision be imported under a CPU build of torch.
 
-The registry has one torchvision wheel for each platform, linked against CUDA. Under a CPU torch its compiled operators
-cannot load and ``import torchvision`` ends with ``operator torchvision::nms does not exist``, which takes timm and most
-models of transformers with it. Declaring the schemas of the two operators that are looked up at import time is enough
-for everything written in Python: transforms, data sets, models. The compiled operators themselves stay missing.
+The package index has one torchvision wheel for each platform, linked against CUDA. Under a CPU torch its compiled
+operators cannot load and ``import torchvision`` ends with ``operator torchvision::nms does not exist``, which takes
+timm and most models of transformers with it. Declaring the schemas of the two operators that are looked up at import
+time is enough for everything written in Python: transforms, data sets, models. The compiled operators stay missing.
 
-The declaration must come before the first import of torchvision, in whichever order a program imports its libraries.
-So it waits as a finder on ``sys.meta_path``: installed when the interpreter starts (the ``.pth`` file of the wheel) or,
-for a checkout that is not installed, when taskrobust is imported. This file imports nothing but the standard library.
+The declaration must come before torchvision is imported, but torch need not be imported for it until then. So it waits
+as a finder on ``sys.meta_path``, which ``import taskrobust`` installs. An import of torchvision that has failed before
+succeeds when it is repeated. Where builds match, nothing is declared.
 """
 
-import importlib.machinery
-import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
 
 
 class TorchvisionFinder(MetaPathFinder):
-    """Declares torchvision's operators when torchvision is about to be imported, then steps aside."""
-
-    library: ClassVar[object] = None  # what is declared lives as long as this reference
+    """Finds torchvision where it is, with a loader that declares its operators if they cannot load."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Find nothing: the ordinary finders follow."""
-        if fullname == "torchvision":
-            sys.meta_path.remove(self)
-            spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-            if spec is not None and spec.origin is not None and _is_cuda_build(pathlib.Path(spec.origin)):
-                _declare_operators()
-        return None
+    ) -> ModuleSpec | None:
+        """Find torchvision, and leave other modules to the ordinary finders."""
+        spec = PathFinder.find_spec(fullname, path) if fullname == "torchvision" else None
+        if spec is not None and spec.origin is not None:
+            spec.loader = _TorchvisionLoader(fullname, spec.origin)
+        return spec
 
 
-def _is_cuda_build(package_file: pathlib.Path) -> bool:
+class _TorchvisionLoader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        build = _build(Path(self.path))
+        if "+cu" in build:
+            _declare_operators()
+        try:
+            super().exec_module(module)
+        except RuntimeError as error:
+            import torch
+
+            index = torch.__version__.partition("+")[2]  # cpu, cu130: where its builds are, too
+            option = f" --index-url https://download.pytorch.org/whl/{index}" if index else ""
+            raise ImportError(
+                f"torchvision {build} does not load under torch {torch.__version__}: {error}\n"
+                f"Install builds that match: pip install --force-reinstall torch torchvision{option}"
+            ) from error
+
+
+def _build(package_file: Path) -> str:
+    """The version with the build, such as 0.28.0+cu130, which torchvision's metadata leave out."""
     version_file = package_file.with_name("version.py")
-    return version_file.exists() and "+cu" in version_file.read_text()
+    version = re.search(r"__version__ = ['\"](.+)['\"]", version_file.read_text()) if version_file.exists() else None
+    return version[1] if version is not None else ""
+
+
+_declared: list[object] = []  # a declaration lives as long as this reference
 
 
 def _declare_operators() -> None:
@@ -51,13 +70,12 @@ def _declare_operators() -> None:
     for operator in ("nms", "qnms"):
         schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         library.define(schema)  # type: ignore[no-untyped-call]
-    TorchvisionFinder.library = library
+    _declared.append(library)
 
 
 def install() -> None:
-    """Put the finder in front, once in a process."""
-    waiting = any(type(finder).__name__ == TorchvisionFinder.__name__ for finder in sys.meta_path)
-    if not waiting and "torchvision" not in sys.modules:
+    """Put the finder in front, once in a process, unless torchvision is imported already."""
+    if "torchvision" not in sys.modules and not any(isinstance(finder, TorchvisionFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, TorchvisionFinder())
 
 

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,49 +9,30 @@ import pytest
 import taskrobust
 
 ROOT = Path(taskrobust.__file__).parents[1]
-HEAVY = {
-    "accelerate",
-    "datasets",
-    "jsonargparse",
-    "matplotlib",
-    "nltk",
-    "rich",
-    "scipy",
-    "timm",
-    "torchvision",
-    "transformers",
-}
-needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
 
-# As in a checkout that is not installed, where no .pth file has run.
-NOT_INSTALLED = """
-import sys
-sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "TorchvisionFinder"]
-sys.modules.pop("_taskrobust_torchvision", None)
-"""
-
-
-def run(code: str, path: Path | None = ROOT) -> str:
+def run(code: str | Path, *, succeeds: bool = True) -> str:
     """What a fresh interpreter prints."""
-    environment = os.environ | {"PYTHONPATH": str(path or "")}
-    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(code)] if isinstance(code, Path) else [sys.executable, "-c", code]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (process.returncode == 0) == succeeds, process.stderr
+    return process.stdout if succeeds else process.stderr
 
 
-def test_importing_taskrobust_loads_torch_and_nothing_heavier() -> None:
+def test_the_core_loads_torch_and_nothing_heavier() -> None:
     code = """
 import json, sys
 import torch
 with_torch = {name.partition(".")[0] for name in sys.modules}
 import taskrobust
+for name in taskrobust.__all__:
+    getattr(taskrobust, name)
 print(json.dumps([sorted(with_torch), sorted({name.partition(".")[0] for name in sys.modules})]))
 """
     with_torch, loaded = map(set, json.loads(run(code)))
 
-    assert not HEAVY & loaded
-    assert "taskrobust" in loaded - with_torch
+    assert "torchvision" not in with_torch
     assert loaded - with_torch <= {"taskrobust"} | sys.stdlib_module_names
 
 
@@ -68,47 +48,101 @@ assert not hasattr(taskrobust.vision, "MultiModalMAE")
     run(code)
 
 
-@needs_timm
-def test_torchvision_and_timm_can_be_imported_after_taskrobust() -> None:
-    code = """
-import taskrobust
-waiting = lambda: sum(type(finder).__name__ == "TorchvisionFinder" for finder in sys.meta_path)
-taskrobust._torchvision.install()
-assert waiting() == 1
-import timm, torchvision.transforms.v2
-assert waiting() == 0
-taskrobust._torchvision.install()
-assert waiting() == 0
-"""
-    run(NOT_INSTALLED + code)
+FIRST = {
+    "timm": "import timm",
+    "torchvision": "import torchvision.transforms.v2",
+    "a model of transformers": "from transformers import BertForPreTraining, DPTForDepthEstimation",
+}
+"""What a program may import before taskrobust."""
 
 
-@needs_timm
-def test_timm_can_be_imported_after_the_startup_file_alone(tmp_path: Path) -> None:
-    # What the wheel installs: the module under the name that its .pth file imports.
-    source = (ROOT / "taskrobust" / "_torchvision.py").read_text()
-    (tmp_path / "_taskrobust_torchvision.py").write_text(source)
+def test_libraries_on_torchvision_can_be_imported_after_taskrobust() -> None:
+    run("\n".join(["import taskrobust", *FIRST.values()]))
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_libraries_on_torchvision_that_failed_before_taskrobust_load_after_it(name: str) -> None:
     code = f"""
-import _taskrobust_torchvision
-assert _taskrobust_torchvision.__file__.startswith({str(tmp_path)!r})
-assert "torch" not in sys.modules
-import timm
-assert "taskrobust" not in sys.modules
+try:
+    {FIRST[name]}
+except (RuntimeError, ImportError):
+    pass  # where the builds differ: operator torchvision::nms does not exist
+from taskrobust.vision import MultiModalMae
+from taskrobust.nlp.model import PosBertForPreTraining
+{FIRST[name]}
 """
-    run(NOT_INSTALLED + code, tmp_path)
+    run(code)
 
 
-@needs_timm
-@pytest.mark.skipif(
-    importlib.util.find_spec("_taskrobust_torchvision") is None,
-    reason="the package is not installed, so that no .pth file runs at startup",
-)
-def test_timm_can_be_imported_by_a_program_that_does_not_know_taskrobust() -> None:
-    run("import timm, sys; assert 'taskrobust' not in sys.modules", path=None)
+def test_looking_for_torchvision_before_importing_it_changes_nothing() -> None:
+    code = """
+from transformers import BertConfig
+import taskrobust
+from importlib.util import find_spec
+assert find_spec("torchvision") == find_spec("torchvision")
+from transformers import BertForPreTraining
+import torchvision
+"""
+    run(code)
 
 
-def test_transformers_before_taskrobust_works() -> None:
-    """transformers looks for torchvision without importing it, which must not declare its operators twice."""
-    lines = "from transformers import BertConfig; import taskrobust; from transformers import BertForPreTraining"
-    result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+def test_matching_builds_are_left_alone(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import taskrobust, torchvision, torch
+assert torchvision.__file__.startswith({str(tmp_path)!r})
+assert not hasattr(torch.ops.torchvision, "nms")
+"""
+    fake_torchvision(tmp_path, "")
+    run(code)
+
+
+def test_builds_that_cannot_be_joined_are_named_with_what_to_reinstall(tmp_path: Path) -> None:
+    fake_torchvision(tmp_path, "raise RuntimeError('operator torchvision::nms does not exist')")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import torch
+torch.__version__ = "2.13.0+cu126"
+from taskrobust.vision import MultiModalMae
+"""
+    error = run(code, succeeds=False)
+    assert error.endswith(
+        "\nImportError: torchvision 0.28.0 does not load under torch 2.13.0+cu126: operator torchvision::nms does not "
+        "exist\nInstall builds that match: pip install --force-reinstall torch torchvision --index-url "
+        "https://download.pytorch.org/whl/cu126\n"
+    )
+
+
+def fake_torchvision(folder: Path, code: str) -> None:
+    (folder / "torchvision").mkdir()
+    (folder / "torchvision/__init__.py").write_text(code)
+    (folder / "torchvision/version.py").write_text("__version__ = '0.28.0'\n")
+
+
+def test_workers_that_start_anew_can_use_torchvision(tmp_path: Path) -> None:
+    script = tmp_path / "loading.py"
+    script.write_text("""
+import taskrobust
+from torch.utils.data import DataLoader
+from torchvision.datasets import FakeData
+from torchvision.transforms import PILToTensor
+
+if __name__ == "__main__":
+    data = FakeData(2, (3, 8, 8), transform=PILToTensor())
+    loader = DataLoader(data, batch_size=2, num_workers=1, multiprocessing_context="spawn")
+    print(*[images.shape for images, _ in loader])
+""")
+    assert run(script) == "torch.Size([2, 3, 8, 8])\n"
+
+
+def test_the_workers_of_taskrobust_need_no_main_module_to_use_torchvision() -> None:
+    code = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from taskrobust.vision.transforms import CentreCrop
+with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    print(pool.submit(CentreCrop, 8).result().size)
+"""
+    assert run(code) == "8\n"

@@ -1,0 +1,3 @@
+from taskrobust.extras import require
+
+require("nlp", __name__)

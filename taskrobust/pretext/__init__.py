@@ -1,5 +1,9 @@
 """Pretext learning boosted by downstream data: processors, the conditions they must meet, and the whole pipeline."""
 
+from taskrobust.extras import require
+
+require("studies", __name__)
+
 from taskrobust.pretext.capacity import capacity_lower_bound
 from taskrobust.pretext.criteria import conditional_uncorrelatedness, epsilon_ci, information_loss
 from taskrobust.pretext.generators import ClassImages, ClassMixture, GaussianData

@@ -1,0 +1,3 @@
+from taskrobust.extras import require
+
+require("report", __name__)

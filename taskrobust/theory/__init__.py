@@ -1,5 +1,9 @@
 """The paper's theory: Algorithm 1 and its rivals, what is guaranteed, and convex problems to see it on."""
 
+from taskrobust.extras import require
+
+require("studies", __name__)
+
 from taskrobust.theory.algorithm import (
     Iterates,
     softmax_weighted_gradient_descent,

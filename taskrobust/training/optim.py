@@ -1,4 +1,5 @@
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -6,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 @dataclass(kw_only=True)
@@ -81,15 +82,21 @@ def make_optimizer(
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int) -> LRScheduler:
     """The learning rate's course over ``steps`` steps."""
-    from transformers import get_scheduler
-
     warmup_steps = round(config.warmup_steps if config.warmup_steps >= 1 else config.warmup_steps * steps)
-    names = {"linear": "linear", "cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
-    options = {"min_lr": config.min_lr} if config.schedule == "cosine" else None
-    schedule: LRScheduler = get_scheduler(
-        names[config.schedule], optimizer, warmup_steps, steps, scheduler_specific_kwargs=options
-    )
-    return schedule
+    falling_steps = max(1, steps - warmup_steps)
+
+    def share(step: int) -> float:
+        if step < warmup_steps:
+            return step / warmup_steps
+        if config.schedule == "linear":
+            return max(0, steps - step) / falling_steps
+        if config.schedule == "constant":
+            return 1.0
+        least = config.min_lr / config.lr
+        cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / falling_steps))
+        return cosine * (1 - least) + least
+
+    return LambdaLR(optimizer, share)
 
 
 class WeightAverage:

@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from taskrobust.extras import require
+
+require("vision", __name__)
+
 if TYPE_CHECKING:
     from taskrobust.vision.model import MultiModalMae
 

@@ -151,6 +151,8 @@ class Sharp(Entropic):
     """
 
     def _gap(self, num_tasks: int) -> float:
-        from scipy.special import lambertw  # slow to import, and rarely wanted
-
-        return float(lambertw((num_tasks - 1) / math.e).real)
+        argument = (num_tasks - 1) / math.e
+        gap = math.log1p(argument)  # above Lambert's function, from where Newton's steps fall to it
+        for _ in range(20):
+            gap -= (gap - argument * math.exp(-gap)) / (gap + 1)
+        return gap

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskrobust import __version__
 from taskrobust._names import did_you_mean
+from taskrobust.extras import MissingExtraError, require
 from taskrobust.threads import wait_without_spinning
 
 if TYPE_CHECKING:
@@ -80,12 +81,16 @@ def _run(arguments: list[str]) -> None:
         print(f"error: Expected a command, got {name!r}.{hint}\n\n{_overview()}", file=sys.stderr)
         sys.exit(WRONG_USAGE)
     sys.path.append("")  # the current folder: an installed script, too, finds your own classes there
-    command = options_of(name)
-    config = command.parse(options)
     try:
+        require("train", f"taskrobust {name}")
+        command = options_of(name)
+        config = command.parse(options)
         command.call(config)
     except BrokenPipeError:
         raise
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
     except (ValueError, LookupError, OSError, RuntimeError, ArithmeticError) as error:
         if "TASKROBUST_TRACEBACK" in os.environ:
             raise

@@ -10,7 +10,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import taskrobust
-from taskrobust import extras
 from taskrobust.extras import EXTRAS, MissingExtraError, require
 
 PACKAGE = Path(taskrobust.__file__).parent
@@ -24,7 +23,7 @@ EXTRA_OF = {
     "reproduce": "report",
     "theory": "studies",
     "pretext": "studies",
-    "cli.py": "train",
+    "options.py": "train",
     "demo.py": "report",
 }
 """The extra that a subpackage or file may import from. All others are the core."""
@@ -88,7 +87,7 @@ def test_all_is_every_extra() -> None:
 
 
 def test_a_missing_module_is_answered_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(extras.EXTRAS, "nlp", ("yaml", "absent_module"))
+    monkeypatch.setitem(EXTRAS, "nlp", ("yaml", "absent_module"))
     with pytest.raises(MissingExtraError) as error:
         require("nlp", "taskrobust.nlp")
     assert str(error.value) == (

@@ -105,7 +105,7 @@ sys.path.insert(0, {str(tmp_path)!r})
 import torch
 torch.__version__ = "2.13.0+cu126"
 from taskrobust.vision.transforms import CentreCrop
-CentreCrop(8)({"rgb": torch.zeros(3, 9, 9)}, (0, 0))
+CentreCrop(8)(dict(rgb=torch.zeros(3, 9, 9)), (0, 0))
 """
     error = run(code, succeeds=False)
     assert error.endswith(

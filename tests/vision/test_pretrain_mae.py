@@ -371,7 +371,8 @@ def test_nyu_models_are_not_selected_on_the_test_images() -> None:
 def test_only_matrices_decay() -> None:
     modalities = {"rgb": Rgb(), "semseg": SemSeg(num_classes=5), "norm_rgb": NormRgb()}
     model = MultiModalMae(modalities, 32, 8, width=32, depth=1, heads=2, decoder_width=16, decoder_heads=2, visible=8)
-    weighting = Uncertainty().setup(model.tasks)
+    weighting = Uncertainty()
+    weighting.setup(tuple(modalities))
     optimizer = make_optimizer(model, weighting, OptimConfig(weight_decay=0.05))
     names = {parameter: name for name, parameter in [*model.named_parameters(), *weighting.named_parameters()]}
     still = {names[p] for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}

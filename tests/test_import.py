@@ -142,7 +142,10 @@ def test_the_workers_of_taskrobust_need_no_main_module_to_use_torchvision() -> N
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from taskrobust.vision.transforms import CentreCrop
+import torch
+from torchvision.tv_tensors import Image
 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-    print(pool.submit(CentreCrop, 8).result().size)
+    cropped = pool.submit(CentreCrop(4), {"rgb": Image(torch.zeros(3, 8, 8))}, (0, 0)).result()
+print(cropped["rgb"].shape)
 """
-    assert run(code) == "8\n"
+    assert run(code) == "torch.Size([3, 4, 4])\n"

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -396,41 +398,46 @@ def test_packaged_configurations_are_listed_with_what_they_are_for() -> None:
     assert re.search(r"^configs/nlp/demo.yaml +The embedded corpus", result.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_run_exits_with_the_code_of_the_signal(config: Path, tmp_path: Path, number: signal.Signals) -> None:
+@contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs, and does not outlive the test."""
     process = subprocess.Popen(
-        command("pretrain-bert", "--config", config, "--loop.steps", 100_000),
+        command(*arguments),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run/checkpoints/step-00000004").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_exits_with_the_code_of_the_signal(config: Path, tmp_path: Path, number: signal.Signals) -> None:
+    with started("pretrain-bert", "--config", config, "--loop.steps", 100_000) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run/checkpoints/step-00000004").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert "Traceback" not in errors
 
 
 def test_ctrl_c_while_libraries_are_imported_is_no_traceback(config: Path) -> None:
-    process = subprocess.Popen(
-        command("pretrain-bert", "--config", config, "--loop.steps", 100_000),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with started("pretrain-bert", "--config", config, "--loop.steps", 100_000) as process:
+        deadline = time.monotonic() + 120
+        while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
 

@@ -49,6 +49,20 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
     first of each sequence, with the same result. Parameters and their names are those of
     ``BertForPreTraining``: what ``save_pretrained`` writes, every BERT class of transformers loads.
 
+    Example:
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        >>> config = BertConfig(vocab_size=9, **sizes)
+        >>> outputs = PosBertForPreTraining(config)(
+        ...     input_ids=torch.tensor([[2, 5, 4, 3]]),
+        ...     token_type_ids=torch.zeros(1, 4, dtype=torch.int64),
+        ...     masked_positions=torch.tensor([2]),
+        ...     labels=torch.tensor([7]),
+        ...     classes=torch.tensor([CLASSES.index("noun")]),
+        ...     next_sentence_label=torch.tensor([0]),
+        ... )
+        >>> dict(zip(TASKS, outputs.losses.counts.int().tolist()))["noun"]
+        1
+
     Args:
         config: The architecture.
 

@@ -32,6 +32,11 @@ class GaussianData:
     keeps the first block satisfies (C1) and (C2); one that keeps u alone satisfies (C1), and has lost y. The best
     processor of the population is of the first kind for :math:`\lambda < 1 / b^2`, of the second kind beyond.
 
+    Example:
+        >>> x, z, y = GaussianData().sample(5, seed=0)
+        >>> x.shape, z.shape, y.shape
+        (torch.Size([5, 52]), torch.Size([5, 20]), torch.Size([5, 2]))
+
     Args:
         labels: Dimensions of y.
         nuisance: Dimensions of m.
@@ -147,6 +152,11 @@ class ClassMixture:
 
     with centres drawn uniformly from [0, 10) in each dimension; x is cut or filled with zeros to the size of z.
 
+    Example:
+        >>> x, z, y = ClassMixture(dependence=1.0).sample(5, seed=0)
+        >>> x.shape, z.shape, y.dtype
+        (torch.Size([5, 20]), torch.Size([5, 10]), torch.int64)
+
     Args:
         classes: Number of classes.
         inputs: Dimensions of x.
@@ -188,6 +198,11 @@ class ClassImages:
 
     With ``clouds=0`` the two halves of an image are independent given its class; clouds reach over the middle, so that
     a half tells about the other what the class does not.
+
+    Example:
+        >>> images, classes = ClassImages(classes=10).sample(4, seed=0)
+        >>> images.shape[:2], classes.shape
+        (torch.Size([4, 3]), torch.Size([4]))
 
     Args:
         classes: Number of classes.

@@ -20,6 +20,11 @@ from taskrobust.risk import RiskEstimator
 class Probe:
     """Ridge regression of the downstream labels, in closed form; of one column for each class for classes.
 
+    Example:
+        >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+        >>> Probe().fit(features, torch.tensor([0, 0, 1, 1])).predict(features)
+        tensor([0, 0, 1, 1])
+
     Args:
         ridge: Relative to the mean variance of the features.
     """
@@ -54,6 +59,14 @@ class Probe:
 
 class PretextNetwork:
     r"""Learns a representation from pretext tasks, one linear head each, on top of a processor or of the images.
+
+    Example:
+        >>> from taskrobust.pretext import CONVOLUTIONAL_FEATURES, ClassImages, Rotation, convolutional_network
+        >>> images, classes = ClassImages(classes=2).sample(64, seed=0)
+        >>> trunk = convolutional_network()
+        >>> network = PretextNetwork(trunk, CONVOLUTIONAL_FEATURES, [Rotation()], epochs=1, batch_size=32)
+        >>> network.fit(images).transform(images).shape == (64, CONVOLUTIONAL_FEATURES)
+        True
 
     Args:
         trunk: From inputs to the representation, shape [n, width]. Trained in place.
@@ -180,6 +193,15 @@ class PretextNetwork:
 
 class PretextPipeline:
     """Processor, pretext tasks and linear probe in one.
+
+    Example:
+        >>> from taskrobust.pretext import CONVOLUTIONAL_FEATURES, ClassImages, Rotation, convolutional_network
+        >>> images, classes = ClassImages(classes=2).sample(64, seed=0)
+        >>> trunk = convolutional_network()
+        >>> network = PretextNetwork(trunk, CONVOLUTIONAL_FEATURES, [Rotation()], epochs=1, batch_size=32)
+        >>> pipeline = PretextPipeline(network).fit(images, (images, classes))
+        >>> pipeline.predict(images).shape
+        torch.Size([64])
 
     Args:
         network: What learns from the pretext tasks.

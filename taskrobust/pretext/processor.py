@@ -21,6 +21,14 @@ class Processor:
     by Adam with a cosine schedule, see ``processor_loss``. The features that come out are whitened on the pretext
     inputs: no loss here depends on a linear map after f.
 
+    Example:
+        >>> from taskrobust.pretext import GaussianData, linear_network
+        >>> x, z, y = GaussianData().sample(100, seed=0)
+        >>> processor = Processor(linear_network(52, 12), penalty=0.3, steps=5)
+        >>> _ = processor.fit((x[:50], y[:50]), (x, z))
+        >>> processor.transform(x).shape
+        torch.Size([100, 12])
+
     Args:
         network: f, from inputs [n, ...] to features [n, d_f]. Trained in place.
         penalty: λ: how much uselessness for z counts beside a fit of y.

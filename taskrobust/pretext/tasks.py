@@ -13,7 +13,12 @@ from taskrobust.hashing import hash_of, uniform
 
 
 class PretextTask(ABC):
-    """Makes pairs of input and pretext label from images alone."""
+    """Makes pairs of input and pretext label from images alone.
+
+    Example:
+        >>> [task.name for task in (Rotation(), SplitHalf())]
+        ['rotation', 'split_half']
+    """
 
     name: ClassVar[str]
     """Name of the task in a ``MultiTaskLoss``."""
@@ -43,6 +48,11 @@ class PretextTask(ABC):
 
 class Rotation(PretextTask):
     """Which of four quarter turns an image was given: one column each.
+
+    Example:
+        >>> inputs, targets = Rotation().pairs(torch.rand(2, 3, 32, 32), np.arange(2), epoch=0)
+        >>> inputs.shape
+        torch.Size([2, 3, 32, 32])
 
     Args:
         seed: Seed of the turns.
@@ -74,6 +84,11 @@ class Rotation(PretextTask):
 class Colourisation(PretextTask):
     """The colours of an image of which the grey values are shown: two opponent channels on a coarse grid.
 
+    Example:
+        >>> inputs, targets = Colourisation().pairs(torch.rand(2, 3, 32, 32), np.arange(2), epoch=0)
+        >>> inputs.shape
+        torch.Size([2, 3, 32, 32])
+
     Args:
         grid: Rows and columns of the grid.
 
@@ -97,6 +112,11 @@ class Colourisation(PretextTask):
 
 class SplitHalf(PretextTask):
     """The right half of an image, on a coarse grid, of which the left half is shown; the rest is black.
+
+    Example:
+        >>> inputs, targets = SplitHalf().pairs(torch.rand(2, 3, 32, 32), np.arange(2), epoch=0)
+        >>> inputs.shape
+        torch.Size([2, 3, 32, 32])
 
     Args:
         grid: Rows of the grid, and twice its columns.

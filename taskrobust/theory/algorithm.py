@@ -15,6 +15,10 @@ Risks = Callable[[Tensor], Tensor]
 class Iterates:
     """What an algorithm found in K steps.
 
+    Example:
+        >>> take(iter([torch.zeros(2), torch.ones(2)]), steps=2)
+        Iterates(average=tensor([0.5000, 0.5000]), last=tensor([1., 1.]))
+
     Args:
         average: Mean of the iterates, of which Theorem 3.1 speaks, shape [d].
         last: The last of them, shape [d].

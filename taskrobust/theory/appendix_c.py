@@ -16,6 +16,11 @@ class OutlierExample:
     The paper prints :math:`\theta_{\max} = \sqrt A / (\sqrt A - 1)`, where the two parabolas cross beyond 1. The
     maximum is smaller at their other crossing, between 0 and 1, which is used here. The average's values are right.
 
+    Example:
+        >>> example = OutlierExample.of_the_paper(100)
+        >>> example.worst_risk(example.theta_average) > example.worst_risk(example.theta_minimax)
+        True
+
     Args:
         num_tasks: Number of tasks T.
         curvature: :math:`A`, more than 1 and, in the paper, less than T.

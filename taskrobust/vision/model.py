@@ -48,6 +48,15 @@ class MultiModalMae(  # type: ignore[call-arg]
 
     ``model.encoder.compile()`` compiles the part that all tasks share.
 
+    Example:
+        >>> from taskrobust.vision.modalities import Depth, Rgb
+        >>> sizes = {"width": 32, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_heads": 2, "visible": 8}
+        >>> model = MultiModalMae({"rgb": Rgb(), "depth": Depth()}, image_size=32, patch_size=8, **sizes)
+        >>> maps = {"rgb": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "depth": torch.ones(2, 1, 32, 32)}
+        >>> outputs = model(mask_keys=torch.tensor([1, 2]), present=torch.ones(2, 2, dtype=torch.bool), **maps)
+        >>> outputs.losses.tasks, outputs.losses.counts.tolist()
+        (('rgb', 'depth'), [2.0, 2.0])
+
     Args:
         modalities: What is predicted, by name, in the order of the tasks. Those without ``source`` are what is read.
         image_size: Side of the maps in pixels.

@@ -42,7 +42,12 @@ class StatefulModule(nn.Module):
         with torch.device("cpu"):
             initial = self._initial_state()
         for name, value in initial.items():
-            getattr(self, name).copy_(value)
+            target = getattr(self, name)
+            if hasattr(target, "device_mesh"):  # each rank has a share
+                from torch.distributed.tensor import distribute_tensor
+
+                value = distribute_tensor(value.detach().to(target.device), target.device_mesh, target.placements)
+            target.copy_(value)
         for child in self.children():
             if isinstance(child, StatefulModule):
                 child.reset_parameters()

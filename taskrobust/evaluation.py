@@ -59,19 +59,21 @@ def evaluate(
     Raises:
         ValueError: If no weighted task had an element.
     """
-    training = isinstance(model, nn.Module) and model.training
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     if isinstance(model, nn.Module):
         model.eval()
     parts = [torch.zeros(2, len(criterion.tasks), device=criterion.skipped.device)]
-    for batch in batches:
-        if isinstance(batch, Mapping):
-            outputs = model(**batch)
-        else:
-            outputs = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-        losses = criterion.as_task_losses(outputs).detach()
-        parts.append(torch.stack([losses.sums, losses.counts]))
-    if isinstance(model, nn.Module):
-        model.train(training)
+    try:
+        for batch in batches:
+            if isinstance(batch, Mapping):
+                outputs = model(**batch)
+            else:
+                outputs = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+            losses = criterion.as_task_losses(outputs).detach()
+            parts.append(torch.stack([losses.sums, losses.counts]))
+    finally:
+        for module, training in modes:
+            module.training = training
     total = torch.stack(parts).cpu().double().sum(0)  # which some devices cannot
     sums, counts = total.float().to(criterion.skipped.device).unbind()
     pooled = criterion.ranks.pool(TaskLosses(sums, counts)) if pool else TaskLosses(sums, counts)

@@ -43,7 +43,7 @@ class Faults(StatefulModule):
         super().__init__()
         self.tasks = tuple(tasks)
         self.strategy = type(weighting).__name__
-        self.bound = weighting.risks_above
+        self.bound = weighting.smallest_risk
         self.on_nonfinite = on_nonfinite
         self._register_state()
 
@@ -64,7 +64,7 @@ class Faults(StatefulModule):
         if sums is not None:
             fine = fine & sums.isfinite()
             if self.bound > -math.inf:
-                outside = ((counts > 0) & (sums <= self.bound * counts))[:weighted]
+                outside = ((counts > 0) & (sums < self.bound * counts))[:weighted]
         finite = fine.all()
         if _is_read_at_once(counts) and finite and (outside is None or not outside.any()):
             return finite
@@ -97,8 +97,8 @@ class Faults(StatefulModule):
             )
         if outside:
             raise ValueError(
-                f"Expected losses above {self.bound:g}, which {self.strategy} needs, got others for {outside}. Use "
-                "another weighting, or add a constant to the losses of these tasks."
+                f"Expected losses of {self.bound:g} or more, which {self.strategy} needs, got others for {outside}. "
+                "Use another weighting, or add a constant to the losses of these tasks."
             )
         if nonfinite and self.on_nonfinite == "raise":
             self.nonfinite.zero_()

@@ -8,9 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from taskrobust._guard import guard
+from taskrobust._guard import Guard
 from taskrobust._inputs import Losses, as_task_losses
 from taskrobust._state import FixedTensor, StatefulModule
 from taskrobust.faults import Faults, OnNonfinite
@@ -105,8 +104,16 @@ class MultiTaskLoss(StatefulModule):
         self._window: Step | None = None
         self._last: StepReport | None = None
         self._names_compared = False
-        for part in (self.weighting, self.risk):
-            part.setup(self.weighted_tasks)
+        self._guards: list[Guard] = []
+        parts = (self.weighting, self.risk)
+        new = [part for part in parts if part.tasks is None]
+        try:
+            for part in parts:
+                part.setup(self.weighted_tasks)
+        except ValueError:
+            for part in new:
+                part.tasks = None  # so that it can be used again
+            raise
         self._register_state()
         self._built_on_meta = self.skipped.is_meta
 
@@ -149,10 +156,12 @@ class MultiTaskLoss(StatefulModule):
             if self._window is not None:
                 return self._window.add(own, shared)
             self._compare_names()
+            for guard in self._guards:
+                guard.begin()
             pooled = self.ranks.pool(own)
             step = Step(self, pooled.counts, pooled.sums)
             total = step.add(own, shared)
-            self._last = step.close()
+            self._close(step)
             return total
 
     @contextmanager
@@ -193,6 +202,8 @@ class MultiTaskLoss(StatefulModule):
             return
         self._recover_from_meta()
         self._compare_names()
+        for guard in self._guards:
+            guard.begin()
         before = [(buffer, buffer.clone()) for buffer in self.risk.buffers()]
         try:
             if losses is not None:
@@ -204,7 +215,7 @@ class MultiTaskLoss(StatefulModule):
                 step = Step(self, self.ranks.pool(only_counts).counts, window=True, multiplier=divided_by)
             self._window = step
             yield
-            self._last = step.close()
+            self._close(step)
         except BaseException:
             for buffer, old in before:
                 buffer.copy_(old)
@@ -212,12 +223,12 @@ class MultiTaskLoss(StatefulModule):
         finally:
             self._window = None
 
-    def guard(self, optimizer: Optimizer) -> RemovableHandle:
+    def guard(self, optimizer: Optimizer) -> Guard:
         """Make an optimizer skip the steps whose losses were not finite, without waiting for the device.
 
-        Call it once. Optimizers that know a gradient scaler (``fused=True``) skip the whole step. With others,
-        gradients become None on a CPU, which skips the step as well, and 0 on other devices, where momentum and weight
-        decay still act.
+        Call it once. A step is skipped if any loss since the step before was not finite. Optimizers that know a
+        gradient scaler (``fused=True``) skip the whole step. With others, gradients become None on a CPU, which skips
+        the step as well, and 0 on other devices, where momentum and weight decay still act.
 
         Example:
             >>> weight = torch.ones(1, requires_grad=True)
@@ -235,10 +246,13 @@ class MultiTaskLoss(StatefulModule):
         Returns:
             A handle whose ``remove`` undoes it.
         """
-        return guard(optimizer, lambda: self.last.finite)
+        guard = Guard(optimizer)
+        self._guards.append(guard)
+        return guard
 
     def end_epoch(self) -> None:
         """Tell the strategy that an epoch is over, for those that count epochs (``DWA(period=None)``)."""
+        self._recover_from_meta()
         self.weighting.end_epoch()
 
     def check_finite(self) -> None:
@@ -248,6 +262,7 @@ class MultiTaskLoss(StatefulModule):
             NonFiniteLossError: If a loss was not finite, unless such steps are skipped. Names the tasks.
             ValueError: If a loss was outside of the strategy's domain, or a weight negative or not finite.
         """
+        self._recover_from_meta()
         self.faults.check()
 
     @property
@@ -298,12 +313,17 @@ class MultiTaskLoss(StatefulModule):
         """Weights of the auxiliary tasks."""
         return self._auxiliary.on(device)
 
+    def _close(self, step: Step) -> None:
+        self._last = step.close()
+        for guard in self._guards:
+            guard.record(self._last.finite)
+
     @property
     def _learns(self) -> bool:
         return self.training and torch.is_grad_enabled()
 
     def _recover_from_meta(self) -> None:
-        """Fill the memory that ``to_empty`` and transformers' ``from_pretrained`` leave uninitialized."""
+        """Fill the memory that transformers' ``from_pretrained`` leaves uninitialized, without a call."""
         if self._built_on_meta and not self.skipped.is_meta:
             self.reset_parameters()
 
@@ -326,6 +346,7 @@ class MultiTaskLoss(StatefulModule):
         Raises:
             ValueError: If they are not those of the tasks.
         """
+        self._recover_from_meta()
         user = None
         if self.weighting.needs_counts:
             user = type(self.weighting).__name__
@@ -338,7 +359,10 @@ class MultiTaskLoss(StatefulModule):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
+        was_meta = self.skipped.is_meta
         super()._apply(with_its_dtype, recurse)  # type: ignore[no-untyped-call]
+        if was_meta and not self.skipped.is_meta:
+            self.reset_parameters()  # to_empty leaves memory uninitialized
         self.auxiliary_weights(self.skipped.device)  # not in the middle of a step
         return self
 
@@ -348,7 +372,7 @@ class MultiTaskLoss(StatefulModule):
         return super().state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_window": None}
+        return {**self.__dict__, "_window": None, "_guards": []}
 
 
 def _check_names(tasks: Sequence[str], auxiliary: Mapping[str, float]) -> None:

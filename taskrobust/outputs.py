@@ -33,7 +33,7 @@ Shared = Tensor | Sequence[Tensor] | DisjointRows
 parameters are sharded (FSDP), the activation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskLosses:
     """The losses of a batch: for each task the sum of its element losses, and their number.
 
@@ -141,7 +141,7 @@ class TaskLosses:
         return TaskLosses(self.sums + other.sums, self.counts + other.counts, self.tasks or other.tasks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outputs:
     """What a model returns where its losses are not all: ``criterion(outputs)`` takes it whole.
 

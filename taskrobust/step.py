@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taskrobust.loss import MultiTaskLoss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepReport:
     """The values of a step of training, on the device and detached.
 

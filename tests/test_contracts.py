@@ -253,8 +253,8 @@ def test_a_criterion_from_the_meta_device_starts_like_any_other(name: str, reset
         criterion = smoothed_criterion(name, auxiliary={"nsp": 0.25})
     assert all(value.is_meta for value in (*criterion.buffers(), *criterion.parameters()))
     criterion.to_empty(device="cpu")
-    dirtied(criterion)
-    if resets:  # otherwise the criterion does, before its first step or when its state is asked for
+    if resets:  # to_empty does, too
+        dirtied(criterion)
         criterion.reset_parameters()
     fresh = smoothed_criterion(name, auxiliary={"nsp": 0.25})
 

@@ -23,6 +23,7 @@ from taskrobust import (
     TaskLosses,
     Uncertainty,
     Weighting,
+    evaluate,
     pool_batches,
 )
 from taskrobust.weighting import strategies
@@ -641,7 +642,7 @@ def test_weights_that_cannot_be_are_an_error_that_names_strategy_and_task(bad: f
 
 @pytest.mark.parametrize(
     ("weighting", "bound", "loss"),
-    [("GeometricMean", 0, -1.0), ("DWA", 0, -1.0), ("FAMO", 0, 0.0), (FAMO(lower_bound=0.5), 0.5, 0.4)],
+    [("GeometricMean", 0, -1.0), ("DWA", 0, -1.0), ("FAMO", 0, -0.1), (FAMO(lower_bound=0.5), 0.5, 0.4)],
 )
 def test_losses_outside_of_a_strategy_s_domain_are_an_error_that_names_the_task(
     weighting: Any, bound: float, loss: float
@@ -649,8 +650,8 @@ def test_losses_outside_of_a_strategy_s_domain_are_an_error_that_names_the_task(
     criterion = MultiTaskLoss(["noun", "verb"], weighting)
     name = type(criterion.weighting).__name__
     message = (
-        f"Expected losses above {bound:g}, which {name} needs, got others for ['verb']. Use another weighting, or add "
-        "a constant to the losses of these tasks."
+        f"Expected losses of {bound:g} or more, which {name} needs, got others for ['verb']. Use another weighting, or "
+        "add a constant to the losses of these tasks."
     )
     with raises(message):
         criterion({"noun": torch.tensor(1.0), "verb": torch.tensor(loss)})
@@ -802,3 +803,77 @@ def test_a_guard_can_be_removed() -> None:
     criterion({"noun": (math.nan * weight).sum()}).backward()
     optimizer.step()
     assert weight.isnan().all()
+
+
+def test_a_guard_remembers_all_calls_since_the_last_step() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    criterion = MultiTaskLoss(["noun"], on_nonfinite="skip")
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    criterion.guard(optimizer)
+    for factor in (math.nan, 1.0):
+        criterion({"noun": (factor * weight).square().sum()}).backward()
+    optimizer.step()
+    assert weight.tolist() == [1, 1]
+    optimizer.zero_grad()
+    criterion({"noun": weight.square().sum()}).backward()
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([0.8, 0.8])
+
+
+def test_a_guard_refuses_a_closure() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    MultiTaskLoss(["noun"], on_nonfinite="skip").guard(optimizer)
+    with pytest.raises(ValueError, match=r"^Expected optimizer\.step\(\) without a closure for a guarded optimizer"):
+        optimizer.step(lambda: 0.0)
+
+
+@pytest.mark.parametrize("guards", [2, 3])
+def test_guards_of_one_optimizer_do_not_stop_it_for_good(guards: int) -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    criteria = [MultiTaskLoss(["noun"], on_nonfinite="skip") for _ in range(guards)]
+    handles = [criterion.guard(optimizer) for criterion in criteria]
+    weights = []
+    for factor in (math.nan, 1.0, 1.0):
+        optimizer.zero_grad()
+        for criterion in criteria:
+            criterion({"noun": (factor * weight).square().sum()}).backward()
+        optimizer.step()
+        weights.append(weight.tolist())
+    assert weights[0] == [1, 1]
+    assert weights[1] != weights[0]
+    assert weights[2] != weights[1]
+    for handle in handles:
+        handle.remove()
+    (weight.square().sum()).backward()
+    optimizer.step()
+    assert weight.tolist() != weights[2]
+
+
+@pytest.mark.parametrize("alpha", [3.0, 10.0, 100.0])
+def test_a_first_window_weighs_alike_whatever_alpha(alpha: float) -> None:
+    criterion = MultiTaskLoss(["noun", "verb"], SoftmaxMinimax(alpha))
+    with criterion.accumulate(counts=torch.tensor([1, 1])):
+        criterion(torch.tensor([1.0, 2.0]))
+    assert criterion.last.weight_vector.tolist() == [0.5, 0.5]
+    criterion(torch.zeros(2))
+    assert criterion.last.weight_vector.tolist() == [0.5, 0.5]
+
+
+def test_a_part_of_a_criterion_that_failed_can_be_used_again() -> None:
+    weighting = SoftmaxMinimax()
+    with pytest.raises(ValueError, match="one value per task"):
+        MultiTaskLoss(["noun", "verb"], weighting, risk=RiskEstimator(normalization="static", reference=[1.0]))
+    assert MultiTaskLoss(["noun", "verb"], weighting)(torch.ones(2)).item() == 1
+
+
+def test_evaluation_restores_the_mode_of_each_module() -> None:
+    model = nn.Sequential(nn.Linear(1, 2), nn.Dropout())
+    model[1].eval()
+    criterion = MultiTaskLoss(["noun", "verb"])
+    evaluate(lambda batch: batch, criterion, [torch.ones(2)])
+    with pytest.raises(ValueError, match="mean losses of shape"):
+        evaluate(model, criterion, [torch.ones(3, 1)])
+    assert model.training
+    assert not model[1].training

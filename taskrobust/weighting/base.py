@@ -23,7 +23,8 @@ class Weighting(TaskModule, ABC):
         >>> from taskrobust import MultiTaskLoss
         >>> class Worst(Weighting):
         ...     def weights(self, risks, counts):
-        ...         return (risks == risks[counts > 0].max()).float()
+        ...         present = risks.masked_fill(counts <= 0, -torch.inf)
+        ...         return (present == present.max()).float()
         >>> criterion = MultiTaskLoss(["noun", "verb"], Worst())
         >>> criterion({"noun": torch.tensor(3.0), "verb": torch.tensor(1.0)})
         tensor(3.)
@@ -35,8 +36,8 @@ class Weighting(TaskModule, ABC):
     needs_counts: ClassVar[bool] = False
     """Whether mean losses without their counts are not enough."""
 
-    risks_above: float = -math.inf
-    """Risks at or below this are errors that name the task."""
+    smallest_risk: float = -math.inf
+    """Smaller risks are errors that name the task."""
 
     @abstractmethod
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class DWA(Weighting):
     means: Tensor
     step: Tensor
 
-    risks_above = 0.0
+    smallest_risk = 0.0
     patience = 10_000  # steps without an end of an epoch until a warning
 
     def __init__(self, temperature: float = 2.0, period: int | None = 100) -> None:

@@ -29,7 +29,7 @@ class FAMO(Weighting):
     Args:
         lr: Learning rate of the logits :math:`\xi`.
         weight_decay: Coefficient of :math:`\xi` in its gradient.
-        lower_bound: :math:`b_t`, the same for all tasks; a risk at or below it is an error.
+        lower_bound: :math:`b_t`, the same for all tasks; a smaller risk is an error.
 
     References:
         Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023, Algorithm 1.
@@ -43,7 +43,7 @@ class FAMO(Weighting):
         super().__init__()
         self.lr = lr
         self.weight_decay = weight_decay
-        self.lower_bound = self.risks_above = lower_bound
+        self.lower_bound = self.smallest_risk = lower_bound
         self.adam = BufferAdam(lr, weight_decay)
 
     def initial_state(self) -> Mapping[str, Tensor]:

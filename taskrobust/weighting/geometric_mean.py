@@ -22,7 +22,7 @@ class GeometricMean(Weighting):
         Learning, CVPR Workshops 2019, equation 4.
     """
 
-    risks_above = 0.0
+    smallest_risk = 0.0
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Geometric mean over T times the risk."""

@@ -68,7 +68,7 @@ class SoftmaxMinimax(Weighting):
             return worst / worst.sum()
         alpha = self._schedule(self.step)
         if self.relative:
-            alpha = alpha / masked_mean(risks.abs(), counts).clamp(min=torch.finfo(torch.float32).tiny)
+            risks = risks / masked_mean(risks.abs(), counts).clamp(min=torch.finfo(torch.float32).tiny)
         return masked_softmax(risks, counts, alpha)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:

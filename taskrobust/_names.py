@@ -31,9 +31,15 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     Example:
         >>> did_you_mean("minmax", ["uniform", "softmax_minimax"])
         " Did you mean 'softmax_minimax'?"
+        >>> did_you_mean("steps", ["optim.warmup_steps", "loop.steps"], prefix="--")
+        " Did you mean '--loop.steps'?"
     """
     known = list(known)
-    parts = {part: whole for whole in known for part in re.split(r"[_. -]", whole)} | {whole: whole for whole in known}
+    parts = {whole: whole for whole in known}
+    for separators in (r"\.", r"[_. -]"):  # an option's own name counts more than a word of it
+        for whole in known:
+            for part in re.split(separators, whole):
+                parts.setdefault(part, whole)
     close = difflib.get_close_matches(name, parts, n=1)
     return f" Did you mean {prefix + parts[close[0]]!r}?" if close else ""
 

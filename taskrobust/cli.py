@@ -71,31 +71,47 @@ def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return
-    if arguments == ["--version"]:
+    if arguments[0] == "--version":
         print(f"taskrobust {__version__}")
         return
-    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
-    name, options = " ".join(arguments[:words]), arguments[words:]
-    if name not in COMMANDS:
-        hint = did_you_mean(" ".join(arguments[:2]), COMMANDS)
-        print(f"error: Expected a command, got {name!r}.{hint}\n\n{_overview()}", file=sys.stderr)
-        sys.exit(WRONG_USAGE)
+    name, options = _named(arguments)
     sys.path.append("")  # the current folder: an installed script, too, finds your own classes there
     try:
         require("train", f"taskrobust {name}")
         command = options_of(name)
-        config = command.parse(options)
+        try:
+            config = command.parse(options)
+        except ValueError as error:
+            raise _failure(f"{error}\n(taskrobust {name} --help lists the options.)", WRONG_USAGE) from error
         command.call(config)
     except BrokenPipeError:
         raise
     except MissingExtraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
+        raise _failure(str(error), FAILED) from error
     except (ValueError, LookupError, OSError, RuntimeError, ArithmeticError) as error:
         if "TASKROBUST_TRACEBACK" in os.environ:
             raise
-        print(f"error: {error}\n(TASKROBUST_TRACEBACK=1 shows where it was raised.)", file=sys.stderr)
-        sys.exit(FAILED)
+        raise _failure(f"{error}\n(TASKROBUST_TRACEBACK=1 shows where it was raised.)", FAILED) from error
+
+
+def _named(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command that a command line names, and what follows."""
+    first, both = arguments[0], " ".join(arguments[:2])
+    if both in COMMANDS:
+        return both, arguments[2:]
+    below = [name for name in COMMANDS if name.startswith(f"{first} ")]
+    hint = did_you_mean(" ".join(arguments[1:2]), [name.partition(" ")[2] for name in below], prefix=f"{first} ")
+    if first in COMMANDS and not hint:
+        return first, arguments[1:]
+    among = f" among {below}" if below and first not in COMMANDS else ""
+    hint = hint if below else did_you_mean(both, COMMANDS) or did_you_mean(first, COMMANDS)
+    message = f"Expected a command{among}, got {(both if below else first)!r}.{hint}"
+    raise _failure(f"{message}\n(taskrobust --help lists the commands.)", WRONG_USAGE)
+
+
+def _failure(message: str, code: int) -> SystemExit:
+    print(f"error: {message}", file=sys.stderr)
+    return SystemExit(code)
 
 
 def run(name: str, settings: dict[str, Any]) -> Any:
@@ -113,9 +129,8 @@ def options_of(name: str) -> "Options":
     """The options of a command."""
     from taskrobust.options import Options
 
-    location, summary = COMMANDS[name]
-    module, function = location.split(":")
-    return Options(name, getattr(import_module(module), function), summary)
+    module, function = COMMANDS[name][0].split(":")
+    return Options(name, getattr(import_module(module), function))
 
 
 def _overview() -> str:

@@ -156,7 +156,7 @@ class Options:
         spelling = [*values, *known][0] if base is not None else ""
         chosen = chosen or settings.choose(name, spelling, kind)
         parser = ArgumentParser(
-            usage=f"taskrobust {self.name} --{name} {find_spelling(spelling, known) or spelling} [OPTIONS]",
+            usage=f"taskrobust {self.name} {f'--{name} {find_spelling(spelling, known) or spelling}'.strip()} [OPTIONS]",
             description=introduction(chosen),
             formatter_class=HelpFormatter,
             add_help=False,

@@ -85,7 +85,7 @@ def finetune_vision(
         task: What is learned: ``Classification``, ``LinearProbe``, ``Segmentation`` or ``DepthEstimation``.
         output: The run folder.
         train: The training images, with what is to be predicted.
-        held_out: The images that the best model is compute by.
+        held_out: The images that the best model is chosen by.
         test: The images that results.json is about. None takes the held-out ones.
         rooms: Generated rooms, in place of ``train`` and ``held_out``, and of ``test`` where that is None. Those that
             are not there yet are generated.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Transform(Protocol):
     """Crops the maps of a sample as its key (index, epoch) has it."""
 
-    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> dict[str, Any]:
         """Crop maps, [C, H, W] each and by name."""
 
 

@@ -1,8 +1,10 @@
 """The commands. Each is a function whose parameters and docstring are its options and help."""
 
 import os
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from taskrobust import __version__
@@ -55,6 +57,8 @@ def main() -> None:
 
     Exits with 1 where the command fails, 2 where the command line is wrong, 130 after Ctrl-C and 143 after SIGTERM.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         _run(sys.argv[1:])
         sys.stdout.flush()
@@ -64,6 +68,16 @@ def main() -> None:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise ``KeyboardInterrupt``, or exit at once during an import: some libraries catch it there and go on."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"Interrupted.\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _run(arguments: list[str]) -> None:

@@ -155,8 +155,9 @@ class Options:
             self.parser.exit(0)
         spelling = [*values, *known][0] if base is not None else ""
         chosen = chosen or settings.choose(name, spelling, kind)
+        option = f"--{name} {find_spelling(spelling, known) or spelling}".strip()
         parser = ArgumentParser(
-            usage=f"taskrobust {self.name} {f'--{name} {find_spelling(spelling, known) or spelling}'.strip()} [OPTIONS]",
+            usage=f"taskrobust {self.name} {option} [OPTIONS]",
             description=introduction(chosen),
             formatter_class=HelpFormatter,
             add_help=False,
@@ -204,7 +205,7 @@ def _joined(values: list[str], kind: Any) -> list[str]:
 
 
 def _one_line(values: Any) -> str:
-    text: str = yaml.safe_dump(values, default_flow_style=True, width=math.inf)
+    text: str = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=math.inf)
     return text.strip()
 
 

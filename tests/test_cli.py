@@ -356,7 +356,19 @@ finally:
         (["--weighting", "dwa", "--weighting.periode", "3"], "Did you mean '--weighting.period'?"),
         (["--risk", "RiskEstimater"], "Did you mean 'risk_estimator'?"),
         (["--config", "configs/nlp/dmo.yaml"], "did you mean configs/nlp/demo.yaml?"),
-        (["--resume", "later"], "resume"),
+        (["--resume", "later"], "Expected auto or never for resume, got 'later'."),
+        (["--loop.steps", "many"], "Expected int or null for loop.steps, got 'many'."),
+        (["--loop.steps", "3", "4"], "Expected one value for --loop.steps, got '3' '4'."),
+        (["--loop.steps"], "Expected one value for --loop.steps, got none."),
+        (["--steps", "3"], "Did you mean '--loop.steps'?"),
+        (["--weighting.alfa", "3"], "got '--weighting.alfa'. Did you mean '--weighting.alpha'?"),
+        (["--weighting.alpha", "linaer"], "got 'linaer'. Did you mean 'linear'?"),
+        (["--weighting", "no_module.Own"], "got 'no_module.Own': No module named 'no_module'."),
+        (["--weighting.help", "minmax"], "got 'minmax'. Did you mean 'softmax_minimax'?"),
+        (["finetune-vision", "--task", "segmentaton"], "Did you mean 'segmentation'?"),
+        (["pretrain-mae", "--modalities.rgb", "rbg"], "Did you mean 'rgb'?"),
+        (["theory", "bond"], "got 'theory bond'. Did you mean 'theory bound'?"),
+        (["demo", "visoin"], "got 'demo visoin'. Did you mean 'demo vision'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -375,6 +387,85 @@ def test_unknown_key_names_file_and_the_closest_key(config: Path) -> None:
     assert result.returncode == 2
     message = f"Expected options of taskrobust pretrain-bert in {config}, got 'loop.bach_size'. Did you mean "
     assert f"{message}'loop.batch_size'?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"weighting": {"class_path": "dwa", "init_args": {"periode": 3}}},
+            "got 'weighting.periode' in {file}. Did you mean 'weighting.period'?",
+        ),
+        ({"weighting": {"class_path": "dwa", "init_arg": {}}}, "got 'init_arg' in {file}."),
+        ({"weighting": "minmax"}, "got 'minmax' in {file}. Did you mean 'softmax_minimax'?"),
+        ({"loop": {"steps": "many"}}, "Expected int or null for loop.steps, got 'many' in {file}."),
+    ],
+    ids=str,
+)
+def test_wrong_setting_in_a_file_names_the_file(
+    setting: dict[str, Any], message: str, settings: dict[str, Any], config: Path
+) -> None:
+    config.write_text(yaml.safe_dump(settings | setting))
+    with pytest.raises(ValueError, match=re.escape(message.format(file=config))):
+        options_of("pretrain-bert").parse(["--config", str(config), "--output", "run"])
+
+
+def test_option_overrides_a_wrong_setting_of_a_file_and_is_named_itself(config: Path) -> None:
+    words = ["--config", str(config), "--loop.steps", "many"]
+    with pytest.raises(ValueError, match=r"^Expected int or null for loop\.steps, got 'many'\.$"):
+        options_of("pretrain-bert").parse(words)
+
+
+def test_wrong_settings_of_a_call_from_python_are_a_value_error(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"got '--loop\.step'\. Did you mean '--loop\.steps'\?"):
+        run("pretrain-bert", settings | {"loop": {"step": 3}, "output": "run"})
+
+
+def test_classes_inside_of_settings_have_the_same_names(config: Path) -> None:
+    words = ["--weighting", "softmax_minimax", "--weighting.alpha", "linear", "--weighting.alpha.start", "0"]
+    words += ["--weighting.alpha.end", "3", "--weighting.alpha.steps", "4"]
+    alpha = options_of("pretrain-bert").parse(["--config", str(config), *words]).weighting.init_args.alpha
+    assert alpha.class_path.rpartition(".")[2] == "Linear"
+    demo = ["--config", "configs/vision/demo.yaml", "--output", "run"]
+    maps = ["--modalities.depth", "norm_rgb", "--modalities.semseg", "sem-seg", "--modalities.semseg.num_classes", "3"]
+    modalities = options_of("pretrain-mae").parse([*demo, *maps]).modalities
+    assert [modality.class_path.rpartition(".")[2] for modality in modalities.values()] == ["Rgb", "NormRgb", "SemSeg"]
+    assert modalities["semseg"].init_args.num_classes == 3
+
+
+def test_list_of_a_group_may_be_several_words(config: Path) -> None:
+    parsed = options_of("pretrain-bert").parse(["--config", str(config), "--optim.betas", "0.8", "0.9"])
+    assert parsed.optim.betas == (0.8, 0.9)
+
+
+def test_numbers_that_json_lacks_are_read_from_files(settings: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    infinite = {"weighting": {"class_path": "softmax_minimax", "init_args": {"alpha": float("inf")}}}
+    path.write_text(yaml.safe_dump(settings | infinite | {"output": "run"}))
+    assert options_of("pretrain-bert").parse(["--config", str(path)]).weighting.init_args.alpha == float("inf")
+
+
+def test_help_names_classes_as_one_types_them_and_lists_them_once() -> None:
+    text = " ".join(call("finetune-vision", "--help").stdout.split())
+    assert text.startswith("usage: taskrobust finetune-vision MODEL --task TASK --output OUTPUT [OPTIONS]")
+    assert "One of classification, depth_estimation, linear_probe, segmentation, or my_module.MyClass" in text
+    assert text.count("image_folders") == 1
+    assert "taskrobust.vision" not in text
+    assert "<class" not in text
+    assert text.index("--output OUTPUT") < text.index("--loop.steps") < text.index("--optim.lr")
+
+
+def test_help_of_an_option_lists_its_classes_and_their_settings() -> None:
+    listed = call("pretrain-bert", "--weighting.help").stdout
+    assert re.search(r"^  softmax_minimax +Weights each task by the softmax of its risk", listed, re.MULTILINE)
+    settings = call("pretrain-bert", "--weighting.help", "softmax_minimax").stdout
+    assert settings.startswith("usage: taskrobust pretrain-bert --weighting softmax_minimax [OPTIONS]\n")
+    assert "--weighting.alpha ALPHA" in settings
+    assert "default: 3.0" in settings
+    assert "--masking.seed" in call("pretrain-bert", "--masking.help").stdout
+    data = call("finetune-vision", "--train.help", "image-folders").stdout
+    assert "--train.root" in data
+    assert "--train.transform" not in data
 
 
 @pytest.mark.parametrize("spelling", ["softmax_minimax", "SoftmaxMinimax", "taskrobust.weighting.SoftmaxMinimax"])
@@ -440,6 +531,27 @@ def test_ctrl_c_while_libraries_are_imported_is_no_traceback(config: Path) -> No
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_ctrl_c_counts_where_a_library_catches_it_while_it_is_imported(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(
+        "import time\nprint('importing', flush=True)\ntry:\n    time.sleep(100)\nexcept BaseException:\n    pass\n"
+    )
+    process = subprocess.Popen(
+        command("pretrain-bert", "--config", config, "--weighting", "stubborn.Own"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (130, "Interrupted.\n")
 
 
 def test_closed_output_is_no_traceback() -> None:

@@ -23,6 +23,7 @@ EXTRA_OF = {
     "reproduce": "report",
     "theory": "studies",
     "pretext": "studies",
+    "_help.py": "train",
     "options.py": "train",
     "demo.py": "report",
 }

@@ -2,9 +2,9 @@
 
 A table: words a second of wall time, and of process time a core, where a word is a token of the Penn Treebank. Both
 pipelines start from documents in memory and end with ids and classes in memory; both split sentences with Punkt. The
-straight one works sentence by sentence as ``taskrobust.nlp.reference`` does, which asks NLTK for the words and again
-for their spans, on every tenth document. "Cold" is the first pass of a fresh process with its models loaded, "warm" the
-second pass over the same documents.
+straight one works sentence by sentence as ``taskrobust.nlp.tagging.reference`` does, which asks NLTK for the words and
+again for their spans, on every tenth document. "Cold" is the first pass of a fresh process with its models loaded,
+"warm" the second pass over the same documents.
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/annotation.py [FILE]``, by default on the books of ``$TASKROBUST_DATA``, or
 on generated text where that is unset. NLTK must find its data.
@@ -21,12 +21,12 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import NamedTuple
 
-from taskrobust.nlp.annotator import Annotator, load_sentence_splitter
-from taskrobust.nlp.grammar import detokenize, generate_documents
-from taskrobust.nlp.reference import annotate_sentence
-from taskrobust.nlp.sources import read_documents
-from taskrobust.nlp.tagger import load_nltk_tagger
-from taskrobust.nlp.wordpiece import load_wordpiece, train_wordpiece
+from taskrobust.nlp.corpus.sources import read_documents
+from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
+from taskrobust.nlp.tagging.annotator import Annotator, load_sentence_splitter
+from taskrobust.nlp.tagging.reference import annotate_sentence
+from taskrobust.nlp.tagging.tagger import load_nltk_tagger
+from taskrobust.synthetic.text.grammar import detokenize, generate_documents
 
 
 class Pass(NamedTuple):

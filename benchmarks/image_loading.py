@@ -25,11 +25,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from taskrobust.commands.shards import shards as pack_shards
 from taskrobust.training.sampling import GlobalBatchSampler, Key
 from taskrobust.vision.data import ImageFolders, ImageMaps, ImageShards, MaeCollate
 from taskrobust.vision.modalities import Depth, Modality, Rgb, SemSeg
-from taskrobust.vision.shards import pack_shards
-from taskrobust.vision.transforms import JointCrop
+from taskrobust.vision.transforms.crops import JointCrop
 
 MODALITIES: dict[str, Modality] = {
     "rgb": Rgb(),

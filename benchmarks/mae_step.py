@@ -32,8 +32,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from taskrobust import MultiTaskLoss, SoftmaxMinimax
+from taskrobust.vision.mae.model import MultiModalMae
 from taskrobust.vision.modalities import Depth, Modality, NormRgb, Rgb, SemSeg
-from taskrobust.vision.model import MultiModalMae
 
 THREE = ("rgb", "depth", "semseg")
 FOUR = (*THREE, "norm_rgb")

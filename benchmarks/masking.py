@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from transformers import BertTokenizer, DataCollatorForLanguageModeling
 
-from taskrobust.nlp.corpus import PairBatch
-from taskrobust.nlp.grammar import detokenize, generate_documents
+from taskrobust.nlp.corpus.store import PairBatch
+from taskrobust.nlp.corpus.wordpiece import train_wordpiece
 from taskrobust.nlp.masking import Masking
-from taskrobust.nlp.tagset import OUTSIDE, class_of_tag
-from taskrobust.nlp.wordpiece import train_wordpiece
+from taskrobust.nlp.tagging.tagset import OUTSIDE, class_of_tag
+from taskrobust.synthetic.text.grammar import detokenize, generate_documents
 
 
 def generated_pairs(tokenizer: BertTokenizer, sequences: int, length: int) -> PairBatch:

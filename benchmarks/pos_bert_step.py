@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from taskrobust import MultiTaskLoss, SoftmaxMinimax
 from taskrobust.nlp.model import PosBertForPreTraining
-from taskrobust.nlp.tagset import CLASSES
+from taskrobust.nlp.tagging.tagset import CLASSES
 
 # isort: split
 from transformers import (

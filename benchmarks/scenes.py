@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
-from taskrobust.vision.scenes.render import render
-from taskrobust.vision.scenes.rooms import generator_of, make_scene
+from taskrobust.synthetic.rooms.render import render
+from taskrobust.synthetic.rooms.rooms import generator_of, make_scene
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """A straightforward implementation of Multi-Modal Mask MAE, for ``mae_step.py`` to compare with.
 
-The same model as ``taskrobust.vision.model``, with parameters of the same names, as one writes it first: all patches of
-all maps are embedded by strided convolutions and the visible ones taken out, attention is spelt out, every decoder puts
-the tokens of all maps back into their places, losses are taken on images. All samples have all maps, without unknown
-pixels.
+The same model as ``taskrobust.vision.mae.model``, with parameters of the same names, as one writes it first: all
+patches of all maps are embedded by strided convolutions and the visible ones taken out, attention is spelt out, every
+decoder puts the tokens of all maps back into their places, losses are taken on images. All samples have all maps,
+without unknown pixels.
 """
 
 from collections.abc import Mapping

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskrobust import MultiTaskLoss, SoftmaxMinimax
-from taskrobust.vision.data import MaeCollate
+from taskrobust.synthetic.rooms import LABELS, generate_scenes
+from taskrobust.vision.data import MaeCollate, Scenes
+from taskrobust.vision.mae.model import MultiModalMae
 from taskrobust.vision.modalities import Depth, Prepared, Rgb, SemSeg
-from taskrobust.vision.model import MultiModalMae
-from taskrobust.vision.scenes import LABELS, Scenes, generate_scenes
-from taskrobust.vision.transforms import JointCrop
+from taskrobust.vision.transforms.crops import JointCrop
 
 
 @dataclass(frozen=True)

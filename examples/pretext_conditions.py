@@ -2,7 +2,7 @@
 
 import torch
 
-from taskrobust.pretext import (
+from taskrobust.studies.pretext import (
     GaussianData,
     conditional_uncorrelatedness,
     epsilon_ci,

@@ -2,7 +2,7 @@
 
 import torch
 
-from taskrobust.pretext import GaussianData, Processor, fit_linear, linear_network
+from taskrobust.studies.pretext import GaussianData, Processor, fit_linear, linear_network
 
 
 def main() -> None:

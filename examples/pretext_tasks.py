@@ -1,7 +1,7 @@
 """Three pretext tasks on one trunk, weighed by the average and by minimax, then a linear probe on 40 labels."""
 
 from taskrobust import MultiTaskLoss, RiskEstimator, SoftmaxMinimax, Uniform, Weighting
-from taskrobust.pretext import (
+from taskrobust.studies.pretext import (
     CONVOLUTIONAL_FEATURES,
     ClassImages,
     Colourisation,

@@ -1,7 +1,13 @@
 """Algorithm 1 on a problem of which the optimum is known: the bound of Theorem 3.1, and what alpha = 1 leaves."""
 
-from taskrobust.theory import convergence_bound, softmax_weighted_gradient_descent, solve_minimax, step_size, take
-from taskrobust.theory.problems import EnclosingBall
+from taskrobust.studies.theory import (
+    convergence_bound,
+    softmax_weighted_gradient_descent,
+    solve_minimax,
+    step_size,
+    take,
+)
+from taskrobust.studies.theory.problems import EnclosingBall
 from taskrobust.weighting.schedules import Constant, Sharp, Theorem31
 
 

@@ -1,6 +1,6 @@
 """Appendix C: one task among T wants something else. What averaging costs it, for growing T."""
 
-from taskrobust.theory import OutlierExample
+from taskrobust.studies.theory import OutlierExample
 
 
 def main() -> None:

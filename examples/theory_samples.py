@@ -1,6 +1,6 @@
 """How many samples the worst downstream task needs, by the parameters that its training starts from."""
 
-from taskrobust.theory import average_start, minimax_start, outlier_tasks, samples_needed
+from taskrobust.studies.theory import average_start, minimax_start, outlier_tasks, samples_needed
 
 
 def main() -> None:

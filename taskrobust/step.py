@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from taskrobust._compile import kept_for_backward
 from taskrobust._state import restore_buffers_unless
-from taskrobust.compiling import kept_for_backward
 from taskrobust.outputs import Shared, TaskLosses
-from taskrobust.weighting.gramian import GramianEstimator
+from taskrobust.weighting._gramian import GramianEstimator
 
 if TYPE_CHECKING:
     from taskrobust.loss import MultiTaskLoss

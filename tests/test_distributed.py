@@ -10,7 +10,7 @@ import torch.distributed as dist
 import taskrobust
 from taskrobust.weighting import strategies
 
-SCRIPT = Path(__file__).parent / "distributed" / "two_processes.py"
+SCRIPT = Path(__file__).parent / "helpers" / "two_processes.py"
 ROOT = Path(taskrobust.__file__).parents[1]
 FORMS = {
     name: ["parameters", "activation", "disjoint_rows"] if strategy.needs_gramian else ["parameters"]

@@ -15,7 +15,7 @@ def test_every_public_name_has_an_example(module: str) -> None:
     assert {item.__name__ for item in public if ">>>" not in (item.__doc__ or "")} <= INTERNAL
 
 
-@pytest.mark.parametrize("module", ["taskrobust.theory", "taskrobust.pretext", "taskrobust.vision"])
+@pytest.mark.parametrize("module", ["taskrobust.studies.theory", "taskrobust.studies.pretext", "taskrobust.vision"])
 def test_every_exported_class_has_an_example(module: str) -> None:
     package = import_module(module)
     classes = [item for item in (getattr(package, name) for name in package.__all__) if inspect.isclass(item)]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskrobust.hashing import hash_of, uniform
-from taskrobust.nlp.corpus import CLASS_BITS, WORD_START, PairBatch
-from taskrobust.nlp.tagset import CLASSES, OUTSIDE
+from taskrobust.nlp.corpus.store import CLASS_BITS, WORD_START, PairBatch
+from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 
 Grouping = Literal["token", "sequence", "copies"]
 Schedule = Literal["static", "dynamic"]

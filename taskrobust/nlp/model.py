@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertForPreTraining
 from transformers.models.bert.modeling_bert import BertLayer
 
-from taskrobust.nlp.tagset import CLASSES, OUTSIDE
-from taskrobust.nlp.unpadded import UNPADDED
+from taskrobust.nlp.attention import UNPADDED
+from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 from taskrobust.outputs import DisjointRows, Outputs, TaskLosses
 
 TASKS: Final = (*CLASSES, "nsp")

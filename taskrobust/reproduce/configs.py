@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from taskrobust.paths import CONFIGS
+from taskrobust._io.paths import CONFIGS
 
 
 def config(name: str) -> str:

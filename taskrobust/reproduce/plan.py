@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
-from taskrobust.files import write_whole
-from taskrobust.paths import unset_variables
+from taskrobust._io.atomic import write_whole
+from taskrobust._io.paths import unset_variables
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from taskrobust.training.device import Device
-from taskrobust.training.loop import Trainer
+from taskrobust.training.trainer import Trainer
 
 
 def print_start(command: str, trainer: Trainer, device: Device) -> None:

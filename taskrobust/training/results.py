@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from taskrobust.files import write_whole
+from taskrobust._io.atomic import write_whole
 
 RESULTS = "results.json"
 

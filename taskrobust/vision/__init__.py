@@ -7,7 +7,7 @@ from taskrobust.extras import require
 require("vision", __name__)
 
 if TYPE_CHECKING:
-    from taskrobust.vision.model import MultiModalMae
+    from taskrobust.vision.mae.model import MultiModalMae
 
 __all__ = ["MultiModalMae"]
 
@@ -15,6 +15,6 @@ __all__ = ["MultiModalMae"]
 def __getattr__(name: str) -> Any:
     if name != "MultiModalMae":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from taskrobust.vision.model import MultiModalMae  # takes half a second, which workers that read images save
+    from taskrobust.vision.mae.model import MultiModalMae  # takes half a second, which workers that read images save
 
     return MultiModalMae

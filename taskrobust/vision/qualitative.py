@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskrobust.vision.data.files import replacing
+from taskrobust._io.files_to_merge import replacing
 from taskrobust.vision.modalities import Depth, Modality, Prepared, SemSeg
 from taskrobust.vision.modalities.base import to_patches
 

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from taskrobust.weighting.adam import BufferAdam
+from taskrobust.weighting._adam import BufferAdam
 from taskrobust.weighting.base import Weighting
 
 

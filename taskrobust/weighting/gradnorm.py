@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from taskrobust.weighting.adam import BufferAdam
+from taskrobust.weighting._adam import BufferAdam
 from taskrobust.weighting.base import Weighting, masked_mean
 
 

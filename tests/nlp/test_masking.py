@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BertTokenizer
 
-from taskrobust.nlp.corpus import PairBatch
+from taskrobust.nlp.corpus.store import PairBatch
 from taskrobust.nlp.masking import Masking
-from taskrobust.nlp.tagset import CLASSES, OUTSIDE
+from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 VOCAB_SIZE = 105

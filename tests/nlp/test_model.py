@@ -16,11 +16,11 @@ from transformers import (
 )
 
 from taskrobust import GradNorm, MultiTaskLoss, TaskLosses, pool_batches
+from taskrobust.nlp.attention import UNPADDED
 from taskrobust.nlp.model import TASKS, PosBertForPreTraining, task_counts
-from taskrobust.nlp.tagset import CLASSES, OUTSIDE
-from taskrobust.nlp.unpadded import UNPADDED
+from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 from taskrobust.ranks import Ranks
-from taskrobust.weighting.gramian import GramianEstimator
+from taskrobust.weighting._gramian import GramianEstimator
 
 Batch = dict[str, Tensor]
 VOCABULARY = 97

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from taskrobust import cli
-from taskrobust.reproduce import table1, table2, table3
+from taskrobust.commands import reproduce_figure3 as figure3
+from taskrobust.commands import reproduce_table1 as table1
+from taskrobust.commands import reproduce_table2 as table2
+from taskrobust.commands import reproduce_table3 as table3
 from taskrobust.reproduce.plan import Part, Plan
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "table1": table1.table1,
-    "table2": table2.table2,
-    "table3": table3.table3,
-    "figure3": table2.figure3,
+    "table1": table1.reproduce_table1,
+    "table2": table2.reproduce_table2,
+    "table3": table3.reproduce_table3,
+    "figure3": figure3.reproduce_figure3,
 }
 
 
@@ -21,7 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """The plans that would be carried out."""
     made: list[Plan] = []
-    for module in (table1, table2, table3):
+    for module in (table1, table2, table3, figure3):
         monkeypatch.setattr(module, "carry_out", lambda plan, jobs, dry_run: made.append(plan))
     return made
 
@@ -49,14 +52,14 @@ def test_every_part_is_a_command_that_can_be_read(name: str, scale: str, plans: 
 
 
 def test_figure_is_a_part_of_table_two(plans: list[Plan], tmp_path: Path) -> None:
-    table2.table2("demo", tmp_path)
-    table2.figure3("demo", tmp_path)
+    table2.reproduce_table2("demo", tmp_path)
+    figure3.reproduce_figure3("demo", tmp_path)
     table, figure = ({part.name: part.command for part in plan.parts} for plan in plans)
     assert figure.items() <= table.items()
 
 
 def test_each_seed_and_weighting_is_fine_tuned_on_each_task(plans: list[Plan], tmp_path: Path) -> None:
-    table2.table2("demo", tmp_path, weightings=["average", "minimax-initial"], seeds=[0, 7])
+    table2.reproduce_table2("demo", tmp_path, weightings=["average", "minimax-initial"], seeds=[0, 7])
     names = {part.name for part in plans[0].parts}
     expected = {
         f"{weighting}/seed{seed}/{part}"
@@ -71,8 +74,8 @@ def test_each_seed_and_weighting_is_fine_tuned_on_each_task(plans: list[Plan], t
 def test_steps_of_the_paper_have_as_many_samples_on_any_number_of_processes(
     processes: int, plans: list[Plan], tmp_path: Path
 ) -> None:
-    table1.table1("paper", tmp_path, weightings=["average"], processes=processes)
-    table2.table2("paper", tmp_path, weightings=["average"], processes=processes)
+    table1.reproduce_table1("paper", tmp_path, weightings=["average"], processes=processes)
+    table2.reproduce_table2("paper", tmp_path, weightings=["average"], processes=processes)
     samples = {}
     for part in (part for plan in plans for part in plan.parts if part.command[0] in TRAINING):
         loop = options(part, part.batches).loop
@@ -91,12 +94,12 @@ def test_samples_that_cannot_be_shared_out_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^Expected processes that share 256 samples, .*paper-base.yaml, evenly, got 3"
     ):
-        table1.table1("paper", tmp_path, processes=3)
+        table1.reproduce_table1("paper", tmp_path, processes=3)
 
 
 def test_unknown_weighting_is_an_error_that_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^Expected weightings among \['average', .*'uncertainty'\], got 'best'.$"):
-        table1.table1("demo", tmp_path, weightings=["best"])
+        table1.reproduce_table1("demo", tmp_path, weightings=["best"])
 
 
 def test_dry_run_prints_commands_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

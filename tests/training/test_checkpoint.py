@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import Toy
-from toy import assert_same_run, lines
+
+from tests.helpers.processes import Toy
+from tests.helpers.toy import assert_same_run, lines
 
 SETTINGS = {"dropout": 0.3}
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import HERE, Toy
-from test_nonfinite import spoilt_key
-from test_two_processes import command
-from toy import assert_same_run, lines
 
 from taskrobust.training.interruption import Interruption
+from tests.helpers.processes import ROOT, Toy
+from tests.helpers.toy import assert_same_run, lines
+from tests.training.test_nonfinite import spoilt_key
+from tests.training.test_two_processes import command
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
@@ -59,7 +59,7 @@ def test_second_ctrl_c_stops_at_once() -> None:
 
 def start(folder: Path, *launcher: str, **settings: object) -> subprocess.Popen[str]:
     """Start a slow run in a session of its own, and wait for its first line."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
         [sys.executable, *launcher, *command(folder, pause=0.2, **settings)],
         env=environment,

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import Toy
-from toy import SAMPLES, assert_same_run, digests, lines
 
 from taskrobust.training.sampling import GlobalBatchSampler
+from tests.helpers.processes import Toy
+from tests.helpers.toy import SAMPLES, assert_same_run, digests, lines
 
 STEP = 13
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import Toy
 from torch import Tensor, nn
-from toy import ToyData, ToyModel, assert_same_curve, assert_same_run, collate, lines
+
+from tests.helpers.processes import Toy
+from tests.helpers.toy import ToyData, ToyModel, assert_same_curve, assert_same_run, collate, lines
 
 SCORED = {"dropout": 0.3, "eval_every": 4, "lr": 0.5, "schedule": "constant", "report_from": "best"}
 

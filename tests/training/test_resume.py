@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
-from launch import Toy
-from toy import STEPS, assert_same_curve, assert_same_run, digests, lines
+
+from tests.helpers.processes import Toy
+from tests.helpers.toy import STEPS, assert_same_curve, assert_same_run, digests, lines
 
 RUNS = {
     "dropout": {"dropout": 0.3},

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
-from launch import Toy
 
 from taskrobust.training.run_folder import RunFolder
+from tests.helpers.processes import Toy
 
 CONFIG: dict[str, Any] = {"output": "runs/a", "loop": {"steps": 10, "log_every": 2}, "weighting": {"alpha": 1.0}}
 

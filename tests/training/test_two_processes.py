@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch import HERE, Toy
-from toy import assert_same_curve, lines
+
+from tests.helpers.processes import ROOT, Toy
+from tests.helpers.toy import assert_same_curve, lines
 
 RUNS = {
     "plain": {"clip_norm": 1.0, "average": "ema"},
@@ -23,7 +24,7 @@ RUNS = {
 
 
 def command(folder: Path, **settings: object) -> list[str]:
-    return [str(HERE / "toy.py"), str(folder), *(f"{name}={value}" for name, value in settings.items())]
+    return ["-m", "tests.helpers.toy", str(folder), *(f"{name}={value}" for name, value in settings.items())]
 
 
 @pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
@@ -53,7 +54,7 @@ def test_a_weighting_with_parameters_is_refused_where_the_model_is_sharded(toy: 
 
 def test_torchrun_starts_what_the_other_tests_start_by_themselves(toy: Toy, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     settings = {"batch_size": 2, "dropout": 0.3}
     subprocess.run(
         [*torchrun, *command(tmp_path / "torchrun", **settings)],

@@ -1,6 +1,6 @@
 import torch
 
-from taskrobust.weighting.adam import BufferAdam
+from taskrobust.weighting._adam import BufferAdam
 
 
 def test_steps_are_those_of_torch_s_adam() -> None:

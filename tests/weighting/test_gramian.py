@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from taskrobust import DisjointRows
 from taskrobust.ranks import Ranks
-from taskrobust.weighting.gramian import GramianEstimator
+from taskrobust.weighting._gramian import GramianEstimator
 
 TASKS = 3
 

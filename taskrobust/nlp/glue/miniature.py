@@ -7,12 +7,12 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from taskrobust.locking import taking_turns
-from taskrobust.nlp import lexicon
-from taskrobust.nlp.glue.events import ASKED, PARTS, Event, draw_event, sentence, with_others
+from taskrobust._io.locks import taking_turns
 from taskrobust.nlp.glue.tasks import GLUE, GlueTask
-from taskrobust.nlp.grammar import Sentence, detokenize, generate_documents
-from taskrobust.nlp.lexicon import Topic
+from taskrobust.synthetic.text import lexicon
+from taskrobust.synthetic.text.events import ASKED, PARTS, Event, draw_event, sentence, with_others
+from taskrobust.synthetic.text.grammar import Sentence, detokenize, generate_documents
+from taskrobust.synthetic.text.lexicon import Topic
 
 Example = tuple[tuple[str, ...], str]
 """The sentences and the label, as the files spell it."""

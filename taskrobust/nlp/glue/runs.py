@@ -26,11 +26,11 @@ from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import Device
 from taskrobust.training.distributed import any_rank, make_accelerator
 from taskrobust.training.header import print_start
-from taskrobust.training.loop import Trainer
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.results import RESULTS, Result, write_results
 from taskrobust.training.run_folder import Resume, RunFolder
+from taskrobust.training.trainer import Trainer
 from taskrobust.weighting import Uniform
 
 FAILURES: Final = (ValueError, LookupError, OSError, RuntimeError, ArithmeticError)

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from taskrobust._io.paths import filled_in
 from taskrobust.hashing import hash_of, uniform
-from taskrobust.paths import filled_in
+from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.part import in_part
-from taskrobust.vision.data.samples import ImageMaps, MapFile, OnError
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.transforms import Transform
+from taskrobust.vision.transforms.crops import Transform
 
 CLASSES: Final = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from taskrobust.hashing import hash_of
 from taskrobust.training.sampling import Key
-from taskrobust.vision.data.samples import Sample
+from taskrobust.vision.data.base import Sample
 from taskrobust.vision.modalities import Modality, Rgb
 
 _NO_LABEL: Final = torch.tensor(-1)
@@ -81,7 +81,7 @@ class TargetCollate(MapsCollate):
     Args:
         modalities: The modalities by name. Those that only predict have nothing in a batch.
         size: Side of the crops in pixels.
-        mixing: Mixes the colour images of a batch and their classes, such as ``taskrobust.vision.augment.Mixing``.
+        mixing: Mixes the colour images of a batch and their classes, such as ``taskrobust.vision.transforms.Mixing``.
 
     Raises:
         ValueError: If there are maps besides a colour image, which cannot be mixed.

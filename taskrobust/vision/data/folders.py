@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from taskrobust.paths import filled_in
+from taskrobust._io.paths import filled_in
+from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.listing import Listing, Missing
-from taskrobust.vision.data.samples import ImageMaps, MapFile, OnError
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.transforms import Transform
+from taskrobust.vision.transforms.crops import Transform
 
 
 class PairedFolders(ImageMaps):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from taskrobust.paths import filled_in
+from taskrobust._io.paths import filled_in
+from taskrobust.vision.data.base import OnError
 from taskrobust.vision.data.folders import PairedFolders
 from taskrobust.vision.data.listing import Missing
-from taskrobust.vision.data.samples import OnError
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.transforms import Transform
+from taskrobust.vision.transforms.crops import Transform
 
 if TYPE_CHECKING:
     from torchvision.tv_tensors import TVTensor

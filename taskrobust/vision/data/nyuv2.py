@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from taskrobust.vision.data.files import remove_leftovers, replacing
+from taskrobust._io.files_to_merge import remove_leftovers, replacing
 
 _SPLITS: Final = {"train": "trainNdxs", "val": "testNdxs"}
 _MILLIMETRES: Final = 1000

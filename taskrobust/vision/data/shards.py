@@ -12,14 +12,14 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
+from taskrobust._io.files_to_merge import crc32
+from taskrobust._io.paths import filled_in
 from taskrobust.hashing import hash_of, uniform
-from taskrobust.paths import filled_in
-from taskrobust.vision.data.files import crc32
+from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.listing import Missing
 from taskrobust.vision.data.part import in_part
-from taskrobust.vision.data.samples import ImageMaps, MapFile, OnError
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.transforms import Transform
+from taskrobust.vision.transforms.crops import Transform
 
 MANIFEST: Final = "shards.json"
 FORMAT: Final = 1

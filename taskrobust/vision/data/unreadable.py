@@ -1,6 +1,6 @@
 from typing import TYPE_CHECKING
 
-from taskrobust.vision.data.samples import Images
+from taskrobust.vision.data.base import Images
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

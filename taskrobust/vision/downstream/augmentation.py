@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from taskrobust.vision.augment import ColourJitter, Compose, LargeScaleJitter, Mixing, RandAugmentCrop
 from taskrobust.vision.downstream.base import DownstreamTask
 from taskrobust.vision.downstream.classification import Classification
-from taskrobust.vision.transforms import JointCrop, Transform
+from taskrobust.vision.transforms import ColourJitter, Compose, LargeScaleJitter, Mixing, RandAugmentCrop
+from taskrobust.vision.transforms.crops import JointCrop, Transform
 
 
 class Augmentation(ABC):

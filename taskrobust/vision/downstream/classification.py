@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from taskrobust.vision.data import Images
 from taskrobust.vision.downstream.base import DownstreamTask
-from taskrobust.vision.downstream.head import Head
-from taskrobust.vision.downstream.linear_head import LinearHead
-from taskrobust.vision.downstream.scores.top_k import TopK
+from taskrobust.vision.downstream.heads.base import Head
+from taskrobust.vision.downstream.heads.linear import LinearHead
+from taskrobust.vision.downstream.metrics.top_k import TopK
 from taskrobust.vision.modalities import Modality
 
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from taskrobust.outputs import Outputs, TaskLosses
 from taskrobust.vision.downstream.base import DownstreamTask, Predicted
-from taskrobust.vision.encoder import Encoder
+from taskrobust.vision.mae.encoder import Encoder
+from taskrobust.vision.mae.model import MultiModalMae
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.model import MultiModalMae
 
 
 class DownstreamModel(nn.Module):

@@ -5,7 +5,7 @@ import numpy as np
 from torch import Tensor
 
 from taskrobust.vision.downstream.model import DownstreamModel
-from taskrobust.vision.pictures import Picture
+from taskrobust.vision.figures import Picture
 
 _GAP: Final = 4
 _WHITE: Final = 255

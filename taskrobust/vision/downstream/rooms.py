@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from taskrobust.paths import filled_in
-from taskrobust.vision.data import Images
+from taskrobust._io.paths import filled_in
+from taskrobust.synthetic.rooms import generate_scenes
+from taskrobust.synthetic.rooms.rooms import Domain, Split
+from taskrobust.synthetic.rooms.store import is_complete
+from taskrobust.vision.data import Images, Scenes
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.scenes import Scenes, generate_scenes
-from taskrobust.vision.scenes.rooms import Domain, Split
-from taskrobust.vision.scenes.store import is_complete
-from taskrobust.vision.transforms import Transform
+from taskrobust.vision.transforms.crops import Transform
 
 _SEED: Final = 1
 """Other rooms than those of pre-training, whose seed is 0."""

@@ -1,0 +1,1 @@
+from taskrobust.nlp.corpus.annotate import annotate as annotate

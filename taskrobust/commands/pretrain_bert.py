@@ -1,0 +1,204 @@
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from taskrobust.faults import OnNonfinite
+from taskrobust.loss import MultiTaskLoss
+from taskrobust.nlp.corpus.build import GRAMMAR, CorpusConfig, prepare
+from taskrobust.nlp.corpus.store import TOKENIZER, Corpus
+from taskrobust.nlp.corpus.wordpiece import load_wordpiece
+from taskrobust.nlp.masking import Masking
+from taskrobust.nlp.tagging.tagset import CLASSES
+from taskrobust.risk import RiskEstimator
+from taskrobust.training.config import LoopConfig
+from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.evaluation import Evaluation
+from taskrobust.training.optim import OptimConfig
+from taskrobust.training.run_folder import Resume, RunFolder
+from taskrobust.weighting import SoftmaxMinimax, Weighting
+
+if TYPE_CHECKING:
+    from taskrobust.nlp.model import PosBertForPreTraining
+
+_HELD_OUT_MASK_SEED = 20231202
+
+
+@dataclass(kw_only=True)
+class BertShape:
+    """The size of BERT. The defaults are BERT-base.
+
+    Args:
+        layers: Transformer layers.
+        hidden: Width of the hidden states.
+        heads: Attention heads.
+        intermediate: Width inside the feed-forward layers. None takes four times ``hidden``.
+        dropout: Probability of dropout in the hidden states and in the attention; in the attention there is none where
+            batches are unpadded.
+    """
+
+    layers: int = 12
+    hidden: int = 768
+    heads: int = 12
+    intermediate: int | None = None
+    dropout: float = 0.1
+
+
+def pretrain_bert(
+    corpus: CorpusConfig,
+    output: Path,
+    *,
+    weighting: Weighting = SoftmaxMinimax(),  # noqa: B008
+    risk: RiskEstimator = RiskEstimator(),  # noqa: B008
+    nsp_weight: float = 1.0,
+    masking: Callable[[Any], Masking] = Masking,
+    bert: BertShape = BertShape(),  # noqa: B008  # read only
+    init_from: str | None = None,
+    held_out_pairs: int = 2048,
+    loop: LoopConfig = LoopConfig(),  # noqa: B008
+    optim: OptimConfig = OptimConfig(),  # noqa: B008
+    device: DeviceConfig = DeviceConfig(),  # noqa: B008
+    on_nonfinite: OnNonfinite = "raise",
+    resume: Resume = "auto",
+    resolved: dict[str, Any],
+) -> Evaluation:
+    """Pre-train a Part-of-Speech Mask BERT: nine masked language modelling tasks and next sentence prediction.
+
+    The run folder holds config.yaml (with it the run goes on), metrics.jsonl, tensorboard/, checkpoints/, the final
+    model in model/ and the one whose worst class did best on held-out text in best/; both load by ``from_pretrained``.
+
+    Args:
+        corpus: The annotated text, and what it is made from.
+        output: The run folder.
+        weighting: How the nine classes are weighed. Uniform is the average of the nine (equation 4 of the paper),
+            Proportional the masked language modelling loss of BERT.
+        risk: How the classes' risks are smoothed and normalised before they are weighed.
+        nsp_weight: Weight of next sentence prediction, which stays outside of the weighting.
+        masking: Which words are masked.
+        bert: The size of the model.
+        init_from: A model to start from, as a folder or a name on the hub, with its own sizes. None starts from random
+            parameters.
+        held_out_pairs: Pairs of the held-out corpus that are evaluated, always with the same masks.
+        loop: Steps, batches, logging.
+        optim: Optimiser and learning rate.
+        device: Device, precision and parallelism.
+        on_nonfinite: What a loss that is NaN or infinite does: ``raise`` ends the run with an error that names the
+            task, ``skip`` leaves such steps out.
+        resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
+        resolved: The configuration in plain values, as it is kept in the run folder.
+    """
+    prepare(corpus)
+
+    # What follows takes seconds to import, and neither the options nor a mistake in them need it.
+    from transformers.models.bert.modeling_bert import BertLayer
+    from transformers.utils import logging as transformers_logging
+
+    from taskrobust.nlp.attention import UNPADDED
+    from taskrobust.nlp.model import PosBertForPreTraining, task_counts
+    from taskrobust.training.distributed import make_accelerator
+    from taskrobust.training.header import print_end, print_start
+    from taskrobust.training.recipe import HeldOut, Recipe
+    from taskrobust.training.trainer import Trainer
+
+    transformers_logging.disable_progress_bar()  # of writing the model: one file
+    compute = resolve_device(device, output)
+    accelerator = make_accelerator(compute)
+    with accelerator.main_process_first():
+        run = RunFolder(output, compute.recorded_in(resolved), resume, accelerator.is_main_process)
+    train, held_out = Corpus(corpus.train), Corpus(corpus.held_out)
+    _check_same_vocabulary(train, corpus.held_out)
+    masks = masking(train.tokenizer)
+    if masks.unpadded and compute.precision == "fp32" and accelerator.device.type == "cuda":
+        raise ValueError("Expected precision bf16 or fp16 for unpadded batches on CUDA, got fp32.")
+    held_out_masks = Masking(train.tokenizer, schedule="dynamic", unpadded=masks.unpadded, seed=_HELD_OUT_MASK_SEED)
+
+    torch.manual_seed(loop.seed)
+    model = _make_model(bert, train, init_from, attention_dropout=0.0 if masks.unpadded else bert.dropout)
+    if masks.unpadded:
+        model.set_attn_implementation(UNPADDED)
+    elif accelerator.device.type == "cpu" and compute.precision == "bf16":
+        model.set_attn_implementation("eager")  # sdpa's backward pass is slow in bf16 there
+    if device.compile:
+        model.bert.compile()
+    criterion = MultiTaskLoss(
+        CLASSES,
+        copy.deepcopy(weighting),
+        risk=copy.deepcopy(risk),
+        auxiliary={"nsp": nsp_weight},
+        on_nonfinite=on_nonfinite,
+    )
+
+    def export(trained: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+        assert isinstance(trained, PosBertForPreTraining)
+        trained.save_pretrained(folder, state_dict=state)
+        train.tokenizer.model_max_length = trained.config.max_position_embeddings
+        train.tokenizer.save_pretrained(folder)
+
+    recipe = Recipe(
+        model=model,
+        criterion=criterion,
+        data=train,
+        collate=masks,
+        held_out=HeldOut(samples=held_out, collate=held_out_masks, number=min(held_out_pairs, len(held_out))),
+        export=export,
+        task_counts=task_counts,
+        layers=(BertLayer,),
+    )
+    trainer = Trainer(recipe, run, loop, optim, accelerator)
+    print_start("pretrain-bert", trainer, compute)
+    evaluation = trainer.train()
+    glue = "miniature" if corpus.train_source == GRAMMAR else "nyu-mll/glue"
+    print_end(
+        trainer,
+        [
+            ("finetune-glue", "--model", str(output), "--glue", glue, "--output", f"{output}-glue"),
+            ("compare", str(output), "ANOTHER_RUN"),
+        ],
+    )
+    accelerator.end_training()
+    return evaluation
+
+
+def _make_model(
+    bert: BertShape, corpus: Corpus, init_from: str | None, attention_dropout: float
+) -> "PosBertForPreTraining":
+    from transformers import BertConfig
+
+    from taskrobust.nlp.model import PosBertForPreTraining
+
+    if init_from is not None:
+        _check_same_vocabulary(corpus, init_from)
+        model: PosBertForPreTraining = PosBertForPreTraining.from_pretrained(
+            init_from, hidden_dropout_prob=bert.dropout, attention_probs_dropout_prob=attention_dropout
+        )
+        if model.config.max_position_embeddings < corpus.sequence_length:
+            raise ValueError(
+                f"Expected a model for sequences of {corpus.sequence_length} tokens, as the corpus has, got one for "
+                f"{model.config.max_position_embeddings} in {init_from}."
+            )
+        return model
+    return PosBertForPreTraining(
+        BertConfig(
+            vocab_size=corpus.vocab_size,
+            num_hidden_layers=bert.layers,
+            hidden_size=bert.hidden,
+            num_attention_heads=bert.heads,
+            intermediate_size=bert.intermediate or 4 * bert.hidden,
+            hidden_dropout_prob=bert.dropout,
+            attention_probs_dropout_prob=attention_dropout,
+            max_position_embeddings=max(512, corpus.sequence_length),
+        )
+    )
+
+
+def _check_same_vocabulary(train: Corpus, other: Path | str) -> None:
+    tokenizer = load_wordpiece(other / TOKENIZER if isinstance(other, Path) else other)
+    if tokenizer.get_vocab() != train.tokenizer.get_vocab():
+        raise ValueError(
+            f"Expected {other} to have the vocabulary of {train.folder}, got another one. Annotate the text again with "
+            f"one --tokenizer for both."
+        )

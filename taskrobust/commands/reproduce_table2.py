@@ -1,0 +1,67 @@
+from pathlib import Path
+
+from taskrobust.commands.step_cost import STRATEGIES
+from taskrobust.reproduce.mae import RECIPES, WEIGHTINGS, Recipe, figure, fine_tunings
+from taskrobust.reproduce.plan import Part, Plan
+from taskrobust.reproduce.running import carry_out
+from taskrobust.reproduce.scales import MISSING, Scale, seed_folders
+
+
+def reproduce_table2(
+    scale: Scale = "demo",
+    output: Path | None = None,
+    weightings: list[str] | None = None,
+    seeds: list[int] | None = None,
+    jobs: int | None = None,
+    processes: int = 1,
+    dry_run: bool = False,
+) -> None:
+    """Reproduce Table 2: pre-train MM-MAE with several weightings, fine-tune on three tasks, compare.
+
+    The tasks are classification, semantic segmentation and depth. A plan of commands that can be cut off and continued:
+    what is finished is not run again, and what fails stops only what builds on it. The page with all tables and plots
+    is OUTPUT/comparison/index.html, and OUTPUT/figure3.png shows segmentations.
+
+    Args:
+        scale: ``demo``: generated rooms, minutes on two cores. ``small``: NYUv2 and imagenette in the folder that
+            TASKROBUST_DATA names. ``paper``: ViT-B, ImageNet-S50 for 800 epochs, on CUDA.
+        output: Folder of everything. None takes runs/table2-SCALE.
+        weightings: Names of files in configs/weighting. The first is the baseline. None takes average, which the paper
+            calls None, uncertainty, gradnorm, dwa and minimax.
+        seeds: Seeds, of pre-training and fine-tuning. None takes 0.
+        jobs: Parts that run at a time. None takes what the scale is made for: two, or one at the scale of the paper.
+        processes: Processes of each part, for which torchrun is called. A step has as many samples on any number.
+        dry_run: Whether to print the plan and the time that it takes, and run nothing.
+
+    Raises:
+        ValueError: If the folder holds another plan, or there is no such weighting.
+        RuntimeError: If parts failed.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 2.
+    """
+    recipe = RECIPES[scale]
+    folder = output or Path(f"runs/table2-{scale}")
+    folders = seed_folders(folder, weightings or WEIGHTINGS, seeds or [0])
+    parts = fine_tunings(recipe, folders, tuple(recipe.tasks), processes)
+    measured = [weighting for weighting in weightings or WEIGHTINGS if weighting in STRATEGIES]
+    parts.append(_cost(recipe, folder, measured))
+    names = tuple(part.name for part in parts)
+    labelled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
+    labelled += [f"{weighting}={folder / 'cost' / weighting}" for weighting in measured]
+    comparison = ("compare", *labelled, "--output", str(folder / "comparison"), *MISSING)
+    parts.append(Part(name="comparison", command=comparison, finished=(), after=names, minutes=0.2))
+    parts.append(figure(recipe, folder, folders))
+    carry_out(Plan(folder, parts), jobs or recipe.jobs, dry_run)
+
+
+def _cost(recipe: Recipe, folder: Path, weightings: list[str]) -> Part:
+    return Part(
+        name="cost",
+        command=(
+            *("step-cost", "--output", str(folder / "cost"), "--weightings", *weightings),
+            *(*recipe.pretrain.shape(), *recipe.cost),
+        ),
+        finished=(folder / "cost/table.md",),
+        minutes=0.5 if recipe.pretrain.minutes is not None else None,
+    )

@@ -1,0 +1,3 @@
+from taskrobust.synthetic.rooms.store import generate_scenes as scenes
+
+__all__ = ["scenes"]

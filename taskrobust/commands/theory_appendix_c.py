@@ -1,0 +1,42 @@
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from taskrobust.studies.theory.appendix_c import OutlierExample
+from taskrobust.studies.theory.plots import plot_outlier
+from taskrobust.studies.theory.results import markdown_table, save, show_table
+
+
+def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: float = 1.0) -> None:
+    """Compare average and minimax on the example of appendix C, corrected, with the values that the paper prints.
+
+    Writes appendix-c.md, appendix-c.json and appendix-c.png. Takes a second.
+
+    Args:
+        output: Folder of the results.
+        alpha: Inverse temperature of softmax weighted gradient descent that stays as it is, for comparison.
+    """
+    examples = [OutlierExample.of_the_paper(tasks) for tasks in (3, 10, 30, 100, 300, 1000)]
+    header = ["T", "average", "minimax", "ratio", "as printed", f"alpha = {alpha:g}", "largest ratio, any A"]
+    rows, values = [], []
+    for example in examples:
+        worst = {
+            "average": example.worst_risk(example.theta_average),
+            "minimax": example.worst_risk(example.theta_minimax),
+            "ratio": example.ratio,
+            "ratio as printed": example.ratio_paper,
+            "softmax": example.worst_risk(example.theta_softmax(alpha)),
+            "largest ratio": (math.sqrt(example.num_tasks) + 1) ** 2 / 4,
+        }
+        rows.append([str(example.num_tasks), *(f"{value:.4g}" for value in worst.values())])
+        values.append({"num_tasks": example.num_tasks, "curvature": example.curvature, **worst})
+    title = "Worst risk of the average and of minimax, A = T - 1"
+    show_table(title, header, rows)
+    save(output, "appendix-c", [markdown_table(title, header, rows)], values)
+    plot_outlier(OutlierExample.of_the_paper(10), examples, output / "appendix-c.png")
+    _say_where(output, "appendix-c")
+
+
+def _say_where(output: Path, name: str) -> None:
+    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)

@@ -1,0 +1,106 @@
+import math
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from taskrobust.studies.theory.algorithm import Iterates, softmax_weighted_gradient_descent, take
+from taskrobust.studies.theory.baselines import (
+    accelerated_log_sum_exp,
+    exponentiated_gradient,
+    mirror_prox,
+    subgradient_descent,
+)
+from taskrobust.studies.theory.bounds import convergence_bound, step_size
+from taskrobust.studies.theory.plots import plot_gaps
+from taskrobust.studies.theory.problems import MinimaxProblem, example_problems
+from taskrobust.studies.theory.results import markdown_table, save, show_table
+from taskrobust.studies.theory.solver import solve_minimax
+from taskrobust.weighting.schedules import Constant, Entropic, Schedule, Sharp, Theorem31
+
+
+def theory_bound(output: Path = Path("runs/theory/bound"), most_steps: int = 1000, seed: int = 0) -> None:
+    """Measure the gap of Algorithm 1 on eight convex problems of known optimum, beside Theorem 3.1's bound.
+
+    Writes bound.md, bound.json and bound.png. Takes about half a minute on two cores.
+
+    Args:
+        output: Folder of the results.
+        most_steps: Largest number of steps K; the smaller ones are 10, 32, 100 and so on.
+        seed: Seed of the problems.
+
+    Raises:
+        ValueError: If ``most_steps`` is not positive.
+    """
+    if most_steps < 1:
+        raise ValueError(f"Expected a positive number of steps, got {most_steps}.")
+    steps = sorted({*(round(10 ** (k / 2)) for k in range(2, int(2 * math.log10(most_steps)) + 1)), most_steps})
+    gaps: dict[str, dict[str, list[float]]] = {}
+    bounds: dict[str, list[float]] = {}
+    others: dict[str, dict[str, float]] = {}
+    for name, problem in track(example_problems(seed).items(), "Problems", transient=True):
+        bounds[name] = [convergence_bound(problem.radius, problem.lipschitz, k) for k in steps]
+        gaps[name] = {
+            label: [problem.gap(_algorithm_1(problem, schedule, k).average) for k in steps]
+            for label, schedule in _schedules(problem).items()
+        }
+        others[name] = _other_algorithms(problem, most_steps)
+
+    header = ["problem", "bound", *next(iter(gaps.values()))]
+    rows = [
+        [name, f"{bounds[name][-1]:.3f}", *(f"{values[-1]:.3f}" for values in gaps[name].values())] for name in gaps
+    ]
+    ratios = {
+        schedule: max(
+            gap / limit for name in gaps for gap, limit in zip(gaps[name][schedule], bounds[name], strict=True)
+        )
+        for schedule in header[2:]
+    }
+    rows.append(["worst gap/bound, all K", "1", *(f"{ratio:.2f}" for ratio in ratios.values())])
+    title = f"Gap of the averaged iterate after {most_steps} steps"
+    other_header = ["problem", *next(iter(others.values()))]
+    other_rows = [[name, *(f"{gap:.0e}" for gap in row.values())] for name, row in others.items()]
+    other_title = f"Gap of other algorithms after {most_steps} steps"
+    show_table(title, header, rows)
+    show_table(other_title, other_header, other_rows)
+    tables = [markdown_table(title, header, rows), markdown_table(other_title, other_header, other_rows)]
+    save(output, "bound", tables, {"steps": steps, "bounds": bounds, "gaps": gaps, "others": others})
+    plot_gaps(gaps, bounds, steps, output / "bound.png")
+    _say_where(output, "bound")
+
+
+def _schedules(problem: MinimaxProblem) -> dict[str, Schedule]:
+    constants = problem.num_tasks, problem.radius, problem.lipschitz
+    return {
+        "paper": Theorem31(*constants, problem.bound),
+        "entropic": Entropic(*constants),
+        "sharp": Sharp(*constants),
+        "alpha = 1": Constant(1.0),
+    }
+
+
+def _algorithm_1(problem: MinimaxProblem, schedule: Schedule, steps: int) -> Iterates:
+    size = step_size(problem.radius, problem.lipschitz, steps)
+    return take(softmax_weighted_gradient_descent(problem.risks, problem.start, schedule, size), steps)
+
+
+def _other_algorithms(problem: MinimaxProblem, steps: int) -> dict[str, float]:
+    """Gaps by algorithm, with the step sizes and of the iterate (average or last) that its theory names."""
+    risks, start = problem.risks, problem.start
+    radius, lipschitz, smoothness = problem.radius, problem.lipschitz, problem.smoothness
+    size = step_size(radius, lipschitz, steps)
+    entropy = math.log(problem.num_tasks)
+    alpha = steps * math.sqrt(entropy / 2) / (radius * lipschitz)
+    weight_size = math.sqrt(2 * entropy / steps) / problem.bound
+    found = {
+        "subgradient": take(subgradient_descent(risks, start, size), steps).average,
+        "group DRO": take(exponentiated_gradient(risks, start, size, weight_size), steps).average,
+        "mirror-prox": take(mirror_prox(risks, start, radius, lipschitz, smoothness), steps).average,
+        "Nesterov": take(accelerated_log_sum_exp(risks, start, alpha, lipschitz, smoothness), steps).last,
+        "L-BFGS": solve_minimax(risks, start),
+    }
+    return {name: problem.gap(theta) for name, theta in found.items()}
+
+
+def _say_where(output: Path, name: str) -> None:
+    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from taskrobust.studies.theory.plots import plot_samples
+from taskrobust.studies.theory.results import markdown_table, save, show_table
+from taskrobust.studies.theory.sample_complexity import (
+    average_start,
+    downstream_optima,
+    minimax_start,
+    outlier_tasks,
+    samples_needed,
+    simulated_samples_needed,
+)
+
+
+def theory_sample_complexity(
+    output: Path = Path("runs/theory/sample-complexity"), delta: float = 0.1, trials: int = 2000, seed: int = 0
+) -> None:
+    """Count the samples that downstream tasks need after pre-training on the average and on the worst task.
+
+    Nine tasks that are alike and an outlier, linear regression with 40 parameters; downstream tasks are convex
+    combinations of the ten, and the mean is over combinations drawn from a Dirichlet distribution of concentration 1/4.
+    Writes sample-complexity.md, .json and .png. Takes seconds.
+
+    Args:
+        output: Folder of the results.
+        delta: Probability that a task's training misses the excess risk.
+        trials: Number of data sets of the Monte Carlo count.
+        seed: Seed of the data sets and of the downstream tasks.
+
+    Raises:
+        ValueError: If ``delta`` is not between 0 and 1.
+    """
+    optima = outlier_tasks()
+    dimension = optima.shape[1]
+    downstream = downstream_optima(optima, 5000, seed)
+    eps = [0.25, 0.5, 1.0, 2.0, 2.5, 4.0, 6.0]
+    fine = np.linspace(0.05, 7, 279).tolist()
+    starts = {"average": average_start(optima), "minimax": minimax_start(optima)}
+    counts: dict[str, dict[str, list[float]]] = {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    for name, start in starts.items():
+        risks = (optima - start).square().sum(1) / 2
+        worst = optima[risks.argmax()] - start
+        downstream_risks = ((downstream - start).square().sum(1) / 2).numpy()
+
+        def needed(values: np.ndarray, limits: list[float]) -> list[float]:
+            return [float(samples_needed(values, limit, delta, dimension).mean()) for limit in limits]
+
+        curves[name] = {"worst": needed(risks.max().numpy(), fine), "mean": needed(downstream_risks, fine)}
+        counts[name] = {
+            "worst": needed(risks.max().numpy(), eps),
+            "simulated": [float(n) for n in simulated_samples_needed(worst, eps, delta, trials, seed)],
+            "mean": needed(downstream_risks, eps),
+            "worst risk": [risks.max().item()],
+        }
+
+    kinds = {"worst": "worst", "simulated": "trials", "mean": "mean"}
+    header = ["eps", *(f"{label}: {start}" for label in kinds.values() for start in starts)]
+    rows = [
+        [f"{limit:g}"]
+        + [f"{counts[start][kind][i]:.{1 if kind == 'mean' else 0}f}" for kind in kinds for start in starts]
+        for i, limit in enumerate(eps)
+    ]
+    title = f"Samples needed: worst task (exact, by trials), mean of tasks; delta = {delta:g}"
+    show_table(title, header, rows)
+    save(output, "sample-complexity", [markdown_table(title, header, rows)], {"eps": eps, **counts})
+    simulated = {start: counts[start]["simulated"] for start in starts}
+    plot_samples(curves, fine, simulated, eps, output / "sample-complexity.png")
+    _say_where(output, "sample-complexity")
+
+
+def _say_where(output: Path, name: str) -> None:
+    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)

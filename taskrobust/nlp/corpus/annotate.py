@@ -1,0 +1,343 @@
+"""The command that makes a corpus for pre-training from text, shard by shard."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+from time import perf_counter
+from typing import Any, Final, NamedTuple, TypeVar
+
+from rich.console import Console
+from rich.status import Status
+
+from taskrobust.nlp.corpus.pairs import next_sentence_pairs
+from taskrobust.nlp.corpus.sources import Source, read_documents, size_in_bytes
+from taskrobust.nlp.corpus.store import (
+    MANIFEST,
+    TOKENIZER,
+    read_manifest,
+    remove_leftovers,
+    replacing,
+    shard_path,
+    summarize_shard,
+    write_manifest,
+    write_shard,
+)
+from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
+from taskrobust.nlp.tagging.annotator import (
+    AnnotatedDocuments,
+    Annotator,
+    TaggedDocument,
+    annotate_tagged,
+    load_sentence_splitter,
+)
+from taskrobust.nlp.tagging.tagger import load_nltk_tagger, require_nltk_data
+
+_T = TypeVar("_T")
+_SEQUENCE_LENGTHS: Final = range(8, 65_536)  # the length of segment A is stored as uint16
+
+
+def annotate(
+    source: Source,
+    output: Path,
+    *,
+    tokenizer: str | None = None,
+    vocab_size: int = 30_522,
+    vocab_documents: int = 100_000,
+    sequence_length: int = 128,
+    text_column: str = "text",
+    seed: int = 0,
+    num_proc: int = 1,
+    documents_per_shard: int = 2048,
+) -> None:
+    """Tags text with NLTK and stores it as pairs of segments for PoS-BERT.
+
+    Documents are split into sentences (Punkt) and words (Penn Treebank), tagged (averaged perceptron) and split into
+    WordPieces; each piece is stored with the class of its word. Run again after an interruption, it goes on where it
+    stopped. The number of processes does not change a byte.
+
+    Args:
+        source: A text file (a blank line separates documents, a newline paragraphs), a .jsonl or .parquet file, a
+            folder of such files, or a data set on the hub ("name", "name:configuration" or "name:configuration:split"),
+            or a list of such.
+        output: Folder of the corpus.
+        tokenizer: A vocab.txt, a tokenizer folder or a name on the hub. By default a WordPiece vocabulary is trained.
+        vocab_size: Number of pieces of the trained vocabulary.
+        vocab_documents: Number of documents, the first of the source, that the vocabulary is trained on.
+        sequence_length: Number of tokens of a pair of segments, the three special ones included.
+        text_column: Field or column of the text in .jsonl and .parquet files and data sets.
+        seed: Seed of the choices of next-sentence prediction.
+        num_proc: Number of processes.
+        documents_per_shard: Number of documents of a file of the corpus, which is also the unit of work.
+
+    Raises:
+        ValueError: Where the source cannot be read, NLTK's data is missing, or ``output`` holds something else.
+    """
+    _check_sizes(sequence_length, documents_per_shard)
+    if num_proc < 1:
+        raise ValueError(f"Expected num_proc of at least 1, got {num_proc}.")
+    options = {
+        "source": source,
+        "source_bytes": size_in_bytes(source),
+        "text_column": text_column,
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size if tokenizer is None else None,
+        "vocab_documents": vocab_documents if tokenizer is None else None,
+        "sequence_length": sequence_length,
+        "seed": seed,
+        "documents_per_shard": documents_per_shard,
+    }
+    progress = _Progress()
+    if _is_complete(output, options):
+        progress.say(f"{output} is complete.")
+        return
+    require_nltk_data()
+    _check_source(source, text_column)
+    if not (output / TOKENIZER).exists():
+        if tokenizer is None:
+            progress.say(f"Training a vocabulary of {vocab_size} WordPieces.")
+            wordpiece = train_wordpiece(islice(read_documents(source, text_column), vocab_documents), vocab_size)
+        else:
+            wordpiece = load_wordpiece(tokenizer)
+        _start(output, options, wordpiece)
+    remove_leftovers(output)
+    tasks = (
+        _Task(shard_path(output, number), _seed(seed, number), sequence_length, documents)
+        for number, documents in enumerate(_blocks(read_documents(source, text_column), documents_per_shard))
+        if not shard_path(output, number).exists()
+    )
+    with progress:
+        for task, words in _run(tasks, num_proc, output / TOKENIZER):
+            progress.advance(task, words)
+    _finish(output)
+    progress.say(f"{output} is complete.")
+
+
+def write_tagged_corpus(
+    documents: Iterable[TaggedDocument],
+    output: Path,
+    *,
+    tokenizer: Any,
+    provenance: Mapping[str, object] | None = None,
+    sequence_length: int = 128,
+    seed: int = 0,
+    documents_per_shard: int = 2048,
+) -> None:
+    """Stores documents whose words have tags already, as :func:`annotate` would; needs no data of NLTK.
+
+    Args:
+        documents: Documents of sentences of words with their Penn Treebank tags.
+        output: Folder of the corpus. Finished shards that it holds are kept.
+        tokenizer: A ``transformers.BertTokenizer``.
+        provenance: What the documents and the tokenizer were made from, such as a seed, as JSON would have it. A folder
+            with a corpus made from something else is refused.
+        sequence_length: Number of tokens of a pair of segments, the three special ones included.
+        seed: Seed of the choices of next-sentence prediction.
+        documents_per_shard: Number of documents of a file of the corpus.
+
+    Raises:
+        ValueError: Where there are fewer than two documents, or ``output`` holds something else.
+    """
+    _check_sizes(sequence_length, documents_per_shard)
+    options = {
+        **(provenance or {}),
+        "sequence_length": sequence_length,
+        "seed": seed,
+        "documents_per_shard": documents_per_shard,
+    }
+    if _is_complete(output, options):
+        return
+    if not (output / TOKENIZER).exists():
+        _start(output, options, tokenizer)
+    remove_leftovers(output)
+    for number, block in enumerate(_blocks(documents, documents_per_shard)):
+        path = shard_path(output, number)
+        if not path.exists():
+            _write(path, annotate_tagged(block, tokenizer), _seed(seed, number), sequence_length)
+    _finish(output)
+
+
+def _check_sizes(sequence_length: int, documents_per_shard: int) -> None:
+    if sequence_length not in _SEQUENCE_LENGTHS:
+        raise ValueError(
+            f"Expected a sequence_length from {_SEQUENCE_LENGTHS.start} to {_SEQUENCE_LENGTHS.stop - 1}, "
+            f"got {sequence_length}."
+        )
+    if documents_per_shard < 2:
+        raise ValueError(
+            "Expected documents_per_shard of at least 2, because next-sentence prediction draws from another document "
+            f"of the shard, got {documents_per_shard}."
+        )
+
+
+def _check_source(source: Source, text_column: str) -> None:
+    """Fails before anything is written where the source cannot be read or holds too little."""
+    found = sum(1 for _ in islice(read_documents(source, text_column), 2))
+    if found < 2:
+        raise ValueError(
+            "Expected at least two documents with text, because next-sentence prediction draws from another one, "
+            f"found {found} in {source}. In plain text a blank line separates documents."
+        )
+
+
+def _is_complete(output: Path, options: dict[str, Any]) -> bool:
+    """Whether the folder holds the corpus already; fails where it holds anything but a corpus of the same options."""
+    if (output / MANIFEST).exists():
+        manifest = read_manifest(output)
+        before = manifest["options"]
+        differing = [name for name in options | before if options.get(name) != before.get(name)]
+        if differing:
+            changes = ", ".join(f"{name} was {before.get(name)!r}, is {options.get(name)!r}" for name in differing)
+            raise ValueError(f"{output} holds a corpus of other options: {changes}. Name another folder, or delete it.")
+        return manifest["complete"] and all((output / shard["file"]).exists() for shard in manifest["shards"])
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"Expected a new or empty folder, {output} holds something that is no corpus.")
+    return False
+
+
+def _start(output: Path, options: dict[str, Any], wordpiece: Any) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    write_manifest(output, {"complete": False, "options": options})
+    with replacing(output / TOKENIZER) as temporary:
+        wordpiece.save_pretrained(temporary)
+
+
+def _finish(output: Path) -> None:
+    options = read_manifest(output)["options"]
+    wordpiece = load_wordpiece(output / TOKENIZER)
+    summaries = [summarize_shard(path) for path in sorted(output.glob("shard-*.arrow"))]
+    manifest = {
+        "complete": True,
+        "options": options,
+        "sequence_length": options["sequence_length"],
+        "seed": options["seed"],
+        "vocab_size": len(wordpiece),
+        "special_tokens": {
+            "pad": wordpiece.pad_token_id,
+            "unk": wordpiece.unk_token_id,
+            "cls": wordpiece.cls_token_id,
+            "sep": wordpiece.sep_token_id,
+            "mask": wordpiece.mask_token_id,
+        },
+        "pieces_by_class": [sum(counts) for counts in zip(*(counts for _, counts in summaries), strict=True)],
+        "shards": [summary for summary, _ in summaries],
+    }
+    write_manifest(output, manifest)
+
+
+def _blocks(documents: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Blocks of documents for the shards; a single document left over joins the last block, for want of another."""
+    stream = iter(documents)
+    block = list(islice(stream, size))
+    while len(following := list(islice(stream, size))) > 1:
+        yield block
+        block = following
+    yield block + following
+
+
+def _seed(seed: int, shard: int) -> str:
+    return f"{seed}/{shard}"
+
+
+def _write(path: Path, annotated: AnnotatedDocuments, seed: str, sequence_length: int) -> None:
+    pairs = next_sentence_pairs(annotated.sentences, sequence_length - 3, Random(seed))
+    write_shard(path, annotated.ids, annotated.flags, pairs)
+
+
+class _Task(NamedTuple):
+    """The documents of a shard, and what to make of them."""
+
+    path: Path
+    seed: str
+    sequence_length: int
+    documents: list[str]
+
+
+def _work(task: _Task, annotator: Annotator) -> int:
+    """Writes a shard and returns its number of words."""
+    annotated = annotator(task.documents)
+    _write(task.path, annotated, task.seed, task.sequence_length)
+    return annotated.words
+
+
+def _load_annotator(tokenizer: Path) -> Annotator:
+    return Annotator(load_nltk_tagger(), load_wordpiece(tokenizer), load_sentence_splitter())
+
+
+_worker_annotator: Annotator  # of a worker process, which keeps its tables from task to task
+
+
+def _start_worker(tokenizer: Path) -> None:
+    global _worker_annotator
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _worker_annotator = _load_annotator(tokenizer)
+
+
+def _work_in_worker(task: _Task) -> int:
+    return _work(task, _worker_annotator)
+
+
+def _run(tasks: Iterable[_Task], num_proc: int, tokenizer: Path) -> Iterator[tuple[_Task, int]]:
+    """Writes the shards, in this process or in others; gives each task when it is done, with its number of words."""
+    if num_proc == 1:
+        annotator = _load_annotator(tokenizer)
+        for task in tasks:
+            yield task, _work(task, annotator)
+        return
+    # A fresh interpreter for each worker: a fork would copy the threads of torch and tokenizers in any state.
+    with ProcessPoolExecutor(num_proc, get_context("spawn"), _start_worker, (tokenizer,)) as pool:
+        running: dict[Future[int], _Task] = {}
+        for task in tasks:
+            running[pool.submit(_work_in_worker, task)] = task
+            if len(running) == 2 * num_proc:  # read no further ahead
+                yield from _done(running)
+        while running:
+            yield from _done(running)
+
+
+def _done(running: dict[Future[int], _Task]) -> Iterator[tuple[_Task, int]]:
+    """Waits for a task, and takes those that are done out of the running ones."""
+    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in finished:
+        try:
+            yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "A worker process died, perhaps for want of memory. The finished shards are kept: run the command "
+                "again, with fewer processes or smaller shards."
+            ) from error
+
+
+class _Progress:
+    """One line that changes on a terminal, a line a shard elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._status = Status("Loading the tagger", console=self._console)
+        self._begin = perf_counter()
+        self._documents = self._words = 0
+
+    def __enter__(self) -> None:
+        self._begin = perf_counter()
+        if self._console.is_terminal:
+            self._status.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(text)
+
+    def advance(self, task: _Task, words: int) -> None:
+        self._documents += len(task.documents)
+        self._words += words
+        speed = self._words / (perf_counter() - self._begin)
+        report = f"{self._documents:,} documents, {self._words:,} words, {speed:,.0f} words/s"
+        if self._console.is_terminal:
+            self._status.update(report)
+        else:
+            self.say(f"{task.path.name}: {report}")

@@ -1,0 +1,264 @@
+"""The annotated corpus on disk: pairs of segments as Arrow files, three bytes a piece."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from taskrobust.nlp.corpus.pairs import Pair
+from taskrobust.nlp.tagging.tagset import OUTSIDE
+
+WORD_START: Final = 16
+"""The flag of a piece that starts a word."""
+
+CLASS_BITS: Final = 15
+"""The bits of a piece's flags that are its class."""
+
+MANIFEST: Final = "corpus.json"
+TOKENIZER: Final = "tokenizer"
+FORMAT: Final = 1
+
+_PIECES_BY_CLASS: Final = b"pieces_by_class"
+_SCHEMA: Final = pa.schema(
+    {
+        "ids": pa.list_(pa.uint16()),
+        "flags": pa.list_(pa.uint8()),
+        "first": pa.uint16(),
+        "is_random": pa.bool_(),
+    }
+)
+
+
+class PairBatch(NamedTuple):
+    """Pairs of segments as rows ``[CLS] A [SEP] B [SEP]`` and padding.
+
+    Attributes:
+        keys: Index of the pair in the corpus, and epoch [B, 2].
+        input_ids: WordPiece ids [B, S].
+        flags: Class of the piece's word, plus ``WORD_START``; special tokens and padding are outside words of their own
+            [B, S].
+        lengths: Number of tokens of the row, with the three special ones [B].
+        first: Number of pieces of segment A, so that the positions from ``first + 2`` on belong to B [B].
+        is_random: Whether B is from another document than A [B].
+    """
+
+    keys: NDArray[np.int64]
+    input_ids: NDArray[np.int64]
+    flags: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
+    first: NDArray[np.int64]
+    is_random: NDArray[np.bool_]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write a file or folder at, which takes its place once it is whole."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what :func:`replacing` left behind in a process that was killed."""
+    for leftover in folder.glob("*.tmp"):
+        _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """The file of a shard."""
+    return folder / f"shard-{number:05d}.arrow"
+
+
+def write_shard(path: Path, ids: NDArray[np.uint16], flags: NDArray[np.uint8], pairs: Iterable[Pair]) -> None:
+    """Writes pairs of segments.
+
+    Args:
+        path: The file.
+        ids: WordPiece ids of the documents that the pairs are ranges of [pieces].
+        flags: Class of the piece's word, plus ``WORD_START`` [pieces].
+        pairs: The pairs.
+    """
+    pairs = list(pairs)
+    segments = [slice(*segment) for pair in pairs for segment in (pair.first, pair.second)]
+    ids = np.concatenate([ids[segment] for segment in segments])
+    flags = np.concatenate([flags[segment] for segment in segments])
+    lengths = np.array([segment.stop - segment.start for segment in segments], np.int32).reshape(-1, 2)
+    offsets = pa.array(np.concatenate([[0], lengths.sum(1).cumsum()]), pa.int32())
+    counts = np.bincount(flags & CLASS_BITS, minlength=OUTSIDE + 1).tolist()
+    batch = pa.record_batch(
+        [
+            pa.ListArray.from_arrays(offsets, pa.array(ids)),
+            pa.ListArray.from_arrays(offsets, pa.array(flags)),
+            pa.array(lengths[:, 0].astype(np.uint16)),
+            pa.array([pair.is_random for pair in pairs]),
+        ],
+        schema=_SCHEMA.with_metadata({_PIECES_BY_CLASS: json.dumps(counts)}),
+    )
+    # One batch a shard: a column is one stretch of the file, which the reader maps into memory as one array.
+    with replacing(path) as temporary, pa.ipc.new_stream(str(temporary), batch.schema) as stream:
+        stream.write_batch(batch)
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes corpus.json."""
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads corpus.json.
+
+    Raises:
+        ValueError: Where there is none, or it is not one of ours.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        what = "the folder does not exist" if not folder.exists() else f"it holds no {MANIFEST}"
+        raise ValueError(
+            f"Expected an annotated corpus in {folder}, but {what}. "
+            f"Make one with `taskrobust annotate --source SOURCE --output {folder}`."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / MANIFEST} is damaged: {error}. Annotate again into a new folder.") from error
+    if manifest.get("format") != FORMAT:
+        raise ValueError(
+            f"Expected a corpus of format {FORMAT}, {folder} is of format {manifest.get('format')}. Annotate again "
+            "into a new folder with this version of taskrobust."
+        )
+    return manifest
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the folder holds a finished corpus."""
+    return (folder / MANIFEST).exists() and bool(read_manifest(folder)["complete"])
+
+
+def summarize_shard(path: Path) -> tuple[dict[str, Any], list[int]]:
+    """What the manifest says of a shard, and its number of pieces of each class."""
+    batch = _open_shard(path)
+    counts = json.loads(batch.schema.metadata[_PIECES_BY_CLASS])
+    return {"file": path.name, "sequences": batch.num_rows, "pieces": sum(counts)}, counts
+
+
+def _open_shard(path: Path) -> pa.RecordBatch:
+    try:
+        batch = pa.ipc.open_stream(pa.memory_map(str(path))).read_next_batch()
+    except (OSError, pa.ArrowInvalid, StopIteration) as error:
+        raise ValueError(
+            f"The shard {path} is missing or truncated: {error}. Delete it if it is there, and run the same "
+            "`taskrobust annotate` command again: the other shards are kept."
+        ) from error
+    return batch
+
+
+class _Shard:
+    """A shard's columns as views of the mapped file."""
+
+    def __init__(self, path: Path, sequences: int):
+        batch = _open_shard(path)
+        assert batch.num_rows == sequences, f"{path} holds {batch.num_rows} sequences, {MANIFEST} says {sequences}"
+        ids, flags, first, is_random = batch.columns
+        self.ids = ids.values.to_numpy()
+        self.flags = flags.values.to_numpy()
+        # Element by element, a memoryview is read twice as fast as an array.
+        self.offsets = memoryview(ids.offsets.to_numpy())
+        self.first = memoryview(first.to_numpy())
+        self.is_random = memoryview(is_random.to_numpy(zero_copy_only=False))
+
+
+class Corpus(Dataset[PairBatch]):
+    """An annotated corpus, mapped into memory.
+
+    Args:
+        folder: What ``taskrobust annotate`` wrote.
+
+    Attributes:
+        sequence_length: Length S of a row, with the three special tokens and padding.
+        vocab_size: Number of WordPieces.
+        pieces_by_class: Number of pieces of each of the nine classes and outside them [10].
+        pad_token_id: Id of ``[PAD]``; so ``cls_token_id``, ``sep_token_id`` and ``mask_token_id``.
+
+    Raises:
+        ValueError: Where the folder holds no finished corpus, or a shard is damaged.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        manifest = read_manifest(self.folder)
+        if not manifest["complete"]:
+            raise ValueError(
+                f"The corpus in {folder} is not finished. Run its `taskrobust annotate` command again: "
+                "it goes on where it stopped."
+            )
+        self.sequence_length: int = manifest["sequence_length"]
+        self.vocab_size: int = manifest["vocab_size"]
+        self.pieces_by_class = np.array(manifest["pieces_by_class"])
+        self.pad_token_id: int = manifest["special_tokens"]["pad"]
+        self.cls_token_id: int = manifest["special_tokens"]["cls"]
+        self.sep_token_id: int = manifest["special_tokens"]["sep"]
+        self.mask_token_id: int = manifest["special_tokens"]["mask"]
+        self._shards = [_Shard(self.folder / shard["file"], shard["sequences"]) for shard in manifest["shards"]]
+        self._ends = np.cumsum([shard["sequences"] for shard in manifest["shards"]])
+
+    def __reduce__(self) -> tuple[type["Corpus"], tuple[Path]]:
+        return Corpus, (self.folder,)  # a worker process maps the files itself
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The ``transformers.BertTokenizer`` of the corpus."""
+        from taskrobust.nlp.corpus.wordpiece import load_wordpiece  # transformers takes a second to import
+
+        return load_wordpiece(self.folder / TOKENIZER)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> PairBatch:
+        """The pairs with the given keys (index, epoch), as one batch.
+
+        Raises:
+            IndexError: Where an index is not below the number of pairs.
+        """
+        batch_keys = np.array(keys, np.int64).reshape(-1, 2)
+        indices = batch_keys[:, 0]
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"Expected indices from 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}.")
+        numbers = np.searchsorted(self._ends, indices, side="right")
+        begins = np.concatenate([[0], self._ends])[numbers]
+        rows = [(self._shards[number], row) for number, row in zip(numbers, (indices - begins).tolist(), strict=True)]
+        stretches = [(shard, slice(shard.offsets[row], shard.offsets[row + 1])) for shard, row in rows]
+        first = np.array([shard.first[row] for shard, row in rows], np.int64)
+        lengths = np.array([stretch.stop - stretch.start for _, stretch in stretches], np.int64) + 3
+
+        column = np.arange(self.sequence_length)
+        middle, end = (first + 1)[:, None], (lengths - 1)[:, None]  # the two separators
+        is_piece = (column > 0) & (column < end) & (column != middle)
+        input_ids = np.full(is_piece.shape, self.pad_token_id, np.int64)
+        input_ids[is_piece] = np.concatenate([shard.ids[stretch] for shard, stretch in stretches])
+        input_ids[:, 0] = self.cls_token_id
+        np.put_along_axis(input_ids, np.hstack([middle, end]), self.sep_token_id, axis=1)
+        flags = np.full(is_piece.shape, OUTSIDE | WORD_START, np.uint8)
+        flags[is_piece] = np.concatenate([shard.flags[stretch] for shard, stretch in stretches])
+        is_random = np.array([shard.is_random[row] for shard, row in rows], np.bool_)
+        return PairBatch(batch_keys, input_ids, flags, lengths, first, is_random)

@@ -1,0 +1,147 @@
+"""What a comparison says: its sections, before they are written in any format."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from taskrobust.report.cells import Table
+from taskrobust.report.compared import Compared
+from taskrobust.report.comparison import Statistic
+from taskrobust.report.comparison_plots import Style, draw_effective_tasks, draw_gain_and_cost, draw_gains, styles
+from taskrobust.report.comparison_tables import comparison_table, cost_table
+from taskrobust.report.plots import draw_risks_and_weights
+from taskrobust.report.risks import compare_risks
+from taskrobust.report.runs import mean_run
+from taskrobust.report.scores import compare_scores
+from taskrobust.report.sources import Source
+from taskrobust.report.verdict import details, headline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot.
+
+    Args:
+        name: Name of its file.
+        caption: What it shows.
+        draw: Draws it.
+    """
+
+    name: str
+    caption: str
+    draw: "Callable[[], Figure]"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report.
+
+    Args:
+        title: Its title.
+        table: Its table.
+        headline: What a reader should see first; empty if there is nothing to say.
+        details: Sentences below it.
+        plots: Its plots.
+    """
+
+    title: str
+    table: Table
+    headline: str = ""
+    details: Sequence[str] = ()
+    plots: Sequence[Plot] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison of labels.
+
+    Args:
+        labels: The labels.
+        baseline: The label that gains are over.
+        sections: Its parts.
+        warnings: Sentences on what was not found, or was left out.
+    """
+
+    labels: Sequence[str]
+    baseline: str
+    sections: Sequence[Section]
+    warnings: Sequence[str]
+
+
+def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic, warnings: Sequence[str] = ()) -> Report:
+    """Compare all that was found.
+
+    Args:
+        sources: All labels.
+        baseline: The label that gains are over.
+        statistic: Centre of the runs of a task.
+        warnings: Sentences on what was not found.
+    """
+    labels = [source.label for source in sources]
+    look = styles(labels)
+    sections = []
+    scores = compare_scores(sources, baseline, statistic)
+    if scores:
+        table = comparison_table(scores, "scores", "Downstream scores in per cent, higher is better")
+        plots = _comparison_plots(scores, "scores", look)
+        sections.append(Section("Downstream tasks", table, headline(scores), details(scores), plots))
+    risks = compare_risks(sources, baseline, statistic)
+    if risks:
+        table = comparison_table(risks, "held_out", "Held-out risk of pre-training, lower is better")
+        plots = [*_comparison_plots(risks, "held_out", look), *_training_plots(sources, look)]
+        sections.append(Section("Pre-training", table, headline(risks), details(risks), plots))
+    cost = cost_table(sources, baseline)
+    if cost:
+        sections.append(Section("Cost", cost))
+    left_out = [sentence for source in sources for sentence in source.left_out]
+    return Report(labels, baseline, sections, [*warnings, *left_out])
+
+
+def _comparison_plots(compared: Compared, name: str, look: Mapping[str, Style]) -> list[Plot]:
+    comparison = compared.comparison
+    if len(comparison.labels) < 2:
+        return []
+    plots = [
+        Plot(
+            f"{name}_gains",
+            f"Gain of each task over {comparison.baseline}. A bar is a label's standard deviation over runs, the band "
+            f"that of {comparison.baseline}.",
+            partial(draw_gains, compared, look),
+        )
+    ]
+    if comparison.standings:
+        caption = (
+            f"Gain in the worst case against gain in the mean, {comparison.baseline} at the origin. "
+            "Bars: standard deviation over runs."
+        )
+        plots.insert(0, Plot(f"{name}_gain_and_cost", caption, partial(draw_gain_and_cost, compared, look)))
+    return plots
+
+
+def _training_plots(sources: Sequence[Source], look: Mapping[str, Style]) -> list[Plot]:
+    runs = {
+        source.label: logged
+        for source in sources
+        if (logged := [run for run in source.pretraining.values() if run.training])
+    }
+    if not runs:
+        return []
+    means = [mean_run(of_label) for of_label in runs.values()]
+    return [
+        Plot(
+            "risks_and_weights",
+            "Risk and weight of each task over the steps of pre-training, mean over runs. The thick line is the worst "
+            "task at the end.",
+            partial(draw_risks_and_weights, means),
+        ),
+        Plot(
+            "effective_tasks",
+            "Effective number of tasks, the exponential of the weights' entropy: all tasks for even weights, 1 where "
+            "one task has all the weight.",
+            partial(draw_effective_tasks, runs, look),
+        ),
+    ]

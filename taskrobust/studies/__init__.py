@@ -1,0 +1,1 @@
+"""The theory of the paper, and a study of when downstream data help pretext learning."""

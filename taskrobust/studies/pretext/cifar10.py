@@ -1,0 +1,263 @@
+"""The experiment of the slides on CIFAR-10: does a processor learnt from downstream images help a pretext task?"""
+
+import io
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+import torch
+from PIL import Image
+from pyarrow import parquet
+from rich.progress import track
+from torch import Tensor, nn
+
+from taskrobust._io.paths import filled_in
+from taskrobust.studies.pretext.networks import CONVOLUTIONAL_FEATURES, convolutional_network, mlp_network
+from taskrobust.studies.pretext.pipeline import PretextNetwork, PretextPipeline, Probe
+from taskrobust.studies.pretext.processor import Pairs, Processor
+from taskrobust.studies.pretext.tasks import Colourisation, PretextTask, Rotation, SplitHalf
+
+TaskName = Literal["rotation", "colourisation", "split_half"]
+
+SLIDES = {
+    "full": {"ssl": 79.31, "1000": 9.95, "2000": 9.97, "3000": 9.99, "4000": 10.01, "5000": 9.96},
+    "half": {"ssl": 75.25, "1000": 10.00, "2000": 10.01, "3000": 9.99, "4000": 9.99, "5000": 10.01},
+}
+"""Accuracies in percent of the table of the slides, with networks and a pretext task that they do not name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10Protocol:
+    """What is the same in all cells of the table.
+
+    Args:
+        task: The pretext task. The slides do not say which they have.
+        penalty: λ of the processor.
+        features: d_f, the features that the processor makes of an image.
+        steps: Steps of the processor, each on all n0 images and 512 of those without labels.
+        epochs: Passes of the pretext task over the images without labels.
+        half: Share of the labelled images in the second row, which the slides call half.
+        scale: Share of all images and of n0. 0.02 is a trial of a minute.
+        seed: Seed of the split, the starts and the batches.
+    """
+
+    task: TaskName = "rotation"
+    penalty: float = 0.3
+    features: int = 64
+    steps: int = 100
+    epochs: int = 10
+    half: float = 0.5
+    scale: float = 1.0
+    seed: int = 0
+
+    def pretext_task(self) -> PretextTask:
+        """The pretext task with its defaults."""
+        tasks: dict[TaskName, PretextTask] = {
+            "rotation": Rotation(self.seed),
+            "colourisation": Colourisation(),
+            "split_half": SplitHalf(),
+        }
+        return tasks[self.task]
+
+    def number_of_extra(self, size: int) -> int:
+        """n0 in this trial.
+
+        Args:
+            size: n0, as in the table.
+        """
+        return round(size * self.scale)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training images in three parts without overlap, and the test images; each images [n, 3, 32, 32] and classes.
+
+    Attributes:
+        extra: A tenth, for the processor.
+        unlabelled: Six tenths, whose classes nobody reads.
+        labelled: Three tenths, for the probe.
+        test: The test images.
+    """
+
+    extra: Pairs
+    unlabelled: Pairs
+    labelled: Pairs
+    test: Pairs
+
+    @staticmethod
+    def of(train: Pairs, test: Pairs, scale: float, seed: int) -> "Split":
+        """Split the training images at random.
+
+        Args:
+            train: Images and classes.
+            test: Images and classes.
+            scale: Share of all images that is used.
+            seed: Seed of the split.
+        """
+        order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))
+        tenth = round(len(order) * scale / 10)
+        few = round(len(test[0]) * scale)
+
+        def part(first: int, last: int) -> Pairs:
+            rows = order[first * tenth : last * tenth]
+            return train[0][rows], train[1][rows]
+
+        return Split(part(0, 1), part(1, 7), part(7, 10), (test[0][:few], test[1][:few]))
+
+
+def identity(folder: str) -> dict[str, Any]:
+    """What tells these images from others: where they lie, and a checksum of the files.
+
+    Args:
+        folder: As for ``read_cifar10``.
+    """
+    return {
+        "data": str(Path(filled_in(folder)).resolve()),
+        "crc32": [crc32(path.read_bytes()) for path in _files(folder)],
+    }
+
+
+def read_cifar10(folder: str) -> tuple[Pairs, Pairs]:
+    """Training and test images, float32 [n, 3, 32, 32] in [0, 1], and their classes, int64 [n].
+
+    Args:
+        folder: Holds train.parquet and test.parquet with the columns img {bytes, path} and label. Environment variables
+            are filled in.
+
+    Raises:
+        ValueError: If a file is not there, or has something else in a row.
+    """
+    train, test = (_read_parquet(path) for path in _files(folder))
+    return train, test
+
+
+def measure_ssl(split: Split, protocol: Cifar10Protocol, file: Path) -> dict[str, Any]:
+    """Accuracies of plain self-supervised learning.
+
+    Args:
+        split: The images.
+        protocol: What is the same in all cells.
+        file: Where the representations go that ``measure_pooled`` needs.
+    """
+    started = time.perf_counter()
+    pipeline = PretextPipeline(_pretext_network(protocol, convolutional_network(protocol.seed)))
+    pipeline.pretrain(split.unlabelled[0])
+    features, of_test, of_extra = (pipeline.transform(x) for x, _ in (split.labelled, split.test, split.extra))
+    torch.save((features, of_test, of_extra), file)
+    cell = _accuracies(pipeline.network, (features, of_test), split, protocol)
+    return cell | {"seconds": time.perf_counter() - started}
+
+
+def measure_pooled(split: Split, protocol: Cifar10Protocol, file: Path, size: int) -> dict[str, float]:
+    """Accuracies of plain self-supervised learning with n0 more labels for the probe, by the row of the table.
+
+    Args:
+        split: The images.
+        protocol: What is the same in all cells.
+        file: What ``measure_ssl`` has written.
+        size: n0, as in the table; it is scaled here.
+    """
+    features, of_test, of_extra = torch.load(file)
+    n0 = protocol.number_of_extra(size)
+    cell = {}
+    for row, number in _rows(split, protocol).items():
+        known = torch.cat([features[:number], of_extra[:n0]])
+        labels = torch.cat([split.labelled[1][:number], split.extra[1][:n0]])
+        cell[row] = Probe().fit(known, labels).score(of_test, split.test[1])
+    return cell
+
+
+def measure_processor(split: Split, protocol: Cifar10Protocol, size: int) -> dict[str, Any]:
+    """Accuracies with a processor that has learnt from n0 extra images.
+
+    Args:
+        split: The images.
+        protocol: What is the same in all cells.
+        size: n0, as in the table; it is scaled here.
+    """
+    started = time.perf_counter()
+    n0 = protocol.number_of_extra(size)
+    linear = mlp_network(CONVOLUTIONAL_FEATURES, [], protocol.features, protocol.seed, torch.float32)
+    processor = Processor(
+        nn.Sequential(convolutional_network(protocol.seed), *linear),
+        protocol.penalty,
+        steps=protocol.steps,
+        lr=2e-3,
+        ridge=1e-3,
+        batch_size=512,
+        seed=protocol.seed,
+        verbose=True,
+    )
+    width = CONVOLUTIONAL_FEATURES
+    trunk = nn.Sequential(mlp_network(protocol.features, [width], width, protocol.seed, torch.float32), nn.ReLU())
+    pipeline = PretextPipeline(_pretext_network(protocol, trunk), processor)
+    extra = (split.extra[0][:n0], split.extra[1][:n0])
+    pipeline.pretrain(split.unlabelled[0], extra)
+    hidden = pipeline.transform(split.labelled[0]), pipeline.transform(split.test[0])
+    cell = _accuracies(pipeline.network, hidden, split, protocol)
+    processed = processor.transform(split.labelled[0]), processor.transform(split.test[0])
+    for row, accuracy in _probed(processed, split, protocol).items():
+        cell[row]["processed"] = accuracy
+    return cell | {"seconds": time.perf_counter() - started}
+
+
+def _pretext_network(protocol: Cifar10Protocol, trunk: nn.Module) -> PretextNetwork:
+    task = protocol.pretext_task()
+    return PretextNetwork(
+        trunk, CONVOLUTIONAL_FEATURES, [task], epochs=protocol.epochs, seed=protocol.seed, verbose=True
+    )
+
+
+def _rows(split: Split, protocol: Cifar10Protocol) -> dict[str, int]:
+    """Labelled images in each row of the table."""
+    number = len(split.labelled[0])
+    return {"full": number, "half": round(number * protocol.half)}
+
+
+def _accuracies(
+    network: PretextNetwork, hidden: tuple[Tensor, Tensor], split: Split, protocol: Cifar10Protocol
+) -> dict[str, Any]:
+    """Of a linear probe on the hidden layer, and on what the heads predict, which is the ψ of the theory."""
+    predicted = network.predict_from(hidden[0]), network.predict_from(hidden[1])
+    of_hidden, of_predicted = (_probed(features, split, protocol) for features in (hidden, predicted))
+    return {row: {"hidden": of_hidden[row], "predicted": of_predicted[row]} for row in of_hidden}
+
+
+def _probed(features: tuple[Tensor, Tensor], split: Split, protocol: Cifar10Protocol) -> dict[str, float]:
+    """Accuracy of a linear probe by row, from the features of the labelled and of the test images."""
+    accuracies = {}
+    for row, number in _rows(split, protocol).items():
+        probe = Probe().fit(features[0][:number], split.labelled[1][:number])
+        accuracies[row] = probe.score(features[1], split.test[1])
+    return accuracies
+
+
+def _files(folder: str) -> list[Path]:
+    paths = [Path(filled_in(folder)) / f"{part}.parquet" for part in ("train", "test")]
+    for path in paths:
+        if not path.exists():
+            raise ValueError(
+                f"Expected CIFAR-10 as parquet with the columns img {{bytes, path}} and label in {path}, got no file."
+            )
+    return paths
+
+
+def _read_parquet(path: Path) -> Pairs:
+    table = parquet.read_table(path)
+    for column in ("img", "label"):
+        if column not in table.column_names:
+            raise ValueError(f"Expected the columns img and label in {path}, got {table.column_names}.")
+    images = np.empty((len(table), 32, 32, 3), dtype=np.uint8)
+    files = table.column("img").to_pylist()
+    for row, file in enumerate(track(files, f"read {path.name}", transient=True)):
+        try:
+            images[row] = np.asarray(Image.open(io.BytesIO(file["bytes"])).convert("RGB"))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"Expected an image of 32 by 32 pixels in row {row} of the column img of {path}: {error}"
+            ) from error
+    labels = torch.from_numpy(table.column("label").to_numpy().astype(np.int64))
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255, labels

@@ -1,0 +1,266 @@
+"""From images without labels and a few with: processor, pretext tasks, linear probe."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional
+
+from taskrobust.loss import MultiTaskLoss
+from taskrobust.outputs import DisjointRows, TaskLosses
+from taskrobust.risk import RiskEstimator
+from taskrobust.studies.pretext.least_squares import fit_linear
+from taskrobust.studies.pretext.processor import Pairs, Processor
+from taskrobust.studies.pretext.tasks import PretextTask
+
+
+class Probe:
+    """Ridge regression of the downstream labels, in closed form; of one column for each class for classes.
+
+    Example:
+        >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+        >>> Probe().fit(features, torch.tensor([0, 0, 1, 1])).predict(features)
+        tensor([0, 0, 1, 1])
+
+    Args:
+        ridge: Relative to the mean variance of the features.
+    """
+
+    def __init__(self, ridge: float = 1e-3) -> None:
+        self.ridge = ridge
+
+    def fit(self, features: Tensor, labels: Tensor) -> Self:
+        """Solve for the map.
+
+        Args:
+            features: Shape [n, d].
+            labels: Classes, int64 [n], or numbers [n, d_y].
+        """
+        self._of_classes = not labels.dtype.is_floating_point
+        targets = functional.one_hot(labels).to(features) if self._of_classes else labels
+        self._map = fit_linear(features, targets, self.ridge)
+        return self
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Classes [n], or numbers [n, d_y]."""
+        predictions = self._map(features)
+        return predictions.argmax(1) if self._of_classes else predictions
+
+    def score(self, features: Tensor, labels: Tensor) -> float:
+        """Accuracy; R², mean over the targets, for numbers."""
+        predictions = self.predict(features)
+        if self._of_classes:
+            return float((predictions == labels).double().mean())
+        return float((1 - (predictions - labels).square().mean(0) / labels.var(dim=0, unbiased=False)).mean())
+
+
+class PretextNetwork:
+    r"""Learns a representation from pretext tasks, one linear head each, on top of a processor or of the images.
+
+    Example:
+        >>> from taskrobust.studies.pretext import CONVOLUTIONAL_FEATURES, ClassImages, Rotation, convolutional_network
+        >>> images, classes = ClassImages(classes=2).sample(64, seed=0)
+        >>> trunk = convolutional_network()
+        >>> network = PretextNetwork(trunk, CONVOLUTIONAL_FEATURES, [Rotation()], epochs=1, batch_size=32)
+        >>> network.fit(images).transform(images).shape == (64, CONVOLUTIONAL_FEATURES)
+        True
+
+    Args:
+        trunk: From inputs to the representation, shape [n, width]. Trained in place.
+        width: Width of the representation.
+        tasks: The pretext tasks.
+        criterion: How they are weighed. None takes the softmax minimax of the library, with risks divided by those at
+            the start, since a cross-entropy and squared errors have no common unit.
+        epochs: Passes over the images.
+        batch_size: Images in a step; each step has all tasks.
+        lr: Peak learning rate of Adam, with a cosine schedule.
+        seed: Seed of the heads and the order. The trunk comes with its own parameters.
+        verbose: Whether to show progress.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        width: int,
+        tasks: Sequence[PretextTask],
+        criterion: MultiTaskLoss | None = None,
+        *,
+        epochs: int = 10,
+        batch_size: int = 128,
+        lr: float = 2e-3,
+        seed: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.trunk = trunk
+        self.tasks = list(tasks)
+        self.criterion = criterion or _compared_with_the_start([task.name for task in tasks])
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.seed = seed
+        self.verbose = verbose
+        self.fitted = False
+        self.heads = nn.ModuleDict()
+        generator = torch.Generator().manual_seed(seed)
+        for task in tasks:
+            self.heads[task.name] = head = nn.Linear(width, task.width)
+            nn.init.normal_(head.weight, std=width**-0.5, generator=generator)
+            nn.init.zeros_(head.bias)
+
+    def fit(self, images: Tensor, processor: Processor | None = None) -> Self:
+        """Train trunk and heads.
+
+        Args:
+            images: Shape [n, 3, size, size], in [0, 1].
+            processor: What the inputs of each task go through first; it is not trained here.
+
+        Raises:
+            ValueError: If there are fewer images than a batch has.
+        """
+        if len(images) < self.batch_size:
+            raise ValueError(f"Expected at least one batch of {self.batch_size} images, got {len(images)}.")
+        self.processor = processor
+        self.trunk.train()
+        modules = nn.ModuleList([self.trunk, self.heads, self.criterion])
+        optimizer = torch.optim.Adam(modules.parameters(), lr=self.lr)
+        steps = self.epochs * (len(images) // self.batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        generator = torch.Generator().manual_seed(self.seed)
+        for epoch in track(range(self.epochs), "pretext tasks", disable=not self.verbose, transient=True):
+            order = torch.randperm(len(images), generator=generator)
+            for rows in torch.split(order, self.batch_size)[: len(images) // self.batch_size]:
+                total = self.criterion(*self._losses(images[rows], rows, epoch))
+                optimizer.zero_grad()
+                torch.autograd.backward(total)
+                optimizer.step()
+                schedule.step()
+            self.criterion.end_epoch()
+        self.fitted = True
+        return self
+
+    @torch.no_grad()
+    def transform(self, images: Tensor) -> Tensor:
+        """The representation, shape [n, width].
+
+        Args:
+            images: Shape [n, 3, size, size].
+
+        Raises:
+            sklearn.exceptions.NotFittedError: Before ``fit``.
+        """
+        from sklearn.exceptions import NotFittedError
+
+        if not self.fitted:
+            raise NotFittedError("Expected a network that has learnt, got a new one: call fit first.")
+        self.trunk.eval()
+        return torch.cat([self.trunk(self._processed(part)) for part in torch.split(images, 1000)])
+
+    def predict(self, images: Tensor) -> Tensor:
+        """What the heads predict, ψ of the theory, shape [n, sum of the tasks' d_z].
+
+        Args:
+            images: Shape [n, 3, size, size].
+        """
+        return self.predict_from(self.transform(images))
+
+    @torch.no_grad()
+    def predict_from(self, features: Tensor) -> Tensor:
+        """What the heads predict from the representation, shape [n, sum of the tasks' d_z].
+
+        Args:
+            features: What ``transform`` returned, shape [n, width].
+        """
+        return torch.cat([self.heads[task.name](features) for task in self.tasks], dim=1)
+
+    def _losses(self, images: Tensor, index: Tensor, epoch: int) -> tuple[TaskLosses, DisjointRows]:
+        """The tasks' losses, and what they share."""
+        pairs = [task.pairs(images, index.numpy(), epoch) for task in self.tasks]
+        features = self.trunk(self._processed(torch.cat([inputs for inputs, _ in pairs])))
+        owner = torch.arange(len(pairs)).repeat_interleave(len(images))
+        sums = [
+            task.losses(self.heads[task.name](part), targets).sum()
+            for task, part, (_, targets) in zip(self.tasks, torch.split(features, len(images)), pairs, strict=True)
+        ]
+        losses = TaskLosses(torch.stack(sums), torch.full((len(sums),), float(len(images))))
+        return losses, DisjointRows(features, owner)
+
+    def _processed(self, inputs: Tensor) -> Tensor:
+        return inputs if self.processor is None else self.processor.transform(inputs)
+
+
+class PretextPipeline:
+    """Processor, pretext tasks and linear probe in one.
+
+    Example:
+        >>> from taskrobust.studies.pretext import CONVOLUTIONAL_FEATURES, ClassImages, Rotation, convolutional_network
+        >>> images, classes = ClassImages(classes=2).sample(64, seed=0)
+        >>> trunk = convolutional_network()
+        >>> network = PretextNetwork(trunk, CONVOLUTIONAL_FEATURES, [Rotation()], epochs=1, batch_size=32)
+        >>> pipeline = PretextPipeline(network).fit(images, (images, classes))
+        >>> pipeline.predict(images).shape
+        torch.Size([64])
+
+    Args:
+        network: What learns from the pretext tasks.
+        processor: What the images go through first. None is plain self-supervised learning.
+        probe: What learns the downstream labels from the representation.
+    """
+
+    def __init__(self, network: PretextNetwork, processor: Processor | None = None, probe: Probe | None = None) -> None:
+        self.network = network
+        self.processor = processor
+        self.probe = probe or Probe()
+
+    def fit(self, unlabelled: Tensor, labelled: Pairs, extra: Pairs | None = None) -> Self:
+        """Train the parts, one after the other.
+
+        Args:
+            unlabelled: n1 images for the pretext tasks.
+            labelled: n2 images and their classes, for the probe.
+            extra: n0 images and their classes, for the processor.
+
+        Raises:
+            ValueError: If there is a processor and no extra samples, or the other way round.
+        """
+        self.pretrain(unlabelled, extra)
+        images, classes = labelled
+        self.probe.fit(self.transform(images), classes)
+        return self
+
+    def pretrain(self, unlabelled: Tensor, extra: Pairs | None = None) -> Self:
+        """Train all but the probe.
+
+        Args:
+            unlabelled: n1 images for the pretext tasks.
+            extra: n0 images and their classes, for the processor.
+
+        Raises:
+            ValueError: If there is a processor and no extra samples, or the other way round.
+        """
+        if (self.processor is None) != (extra is None):
+            raise ValueError("Expected extra samples with a processor, and none without.")
+        if self.processor is not None and extra is not None:
+            images, classes = extra
+            pretext = [task.pairs(unlabelled, np.arange(len(unlabelled)), 0) for task in self.network.tasks]
+            self.processor.fit((images, functional.one_hot(classes).to(images)), pretext)
+        self.network.fit(unlabelled, self.processor)
+        return self
+
+    def transform(self, images: Tensor) -> Tensor:
+        """The representation, shape [n, width]."""
+        return self.network.transform(images)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Classes, int64 [n]."""
+        return self.probe.predict(self.transform(images))
+
+    def score(self, images: Tensor, classes: Tensor) -> float:
+        """Accuracy."""
+        return self.probe.score(self.transform(images), classes)
+
+
+def _compared_with_the_start(tasks: list[str]) -> MultiTaskLoss:
+    return MultiTaskLoss(tasks, risk=RiskEstimator(normalization="initial"))

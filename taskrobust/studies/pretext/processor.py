@@ -1,0 +1,225 @@
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from taskrobust.studies.pretext.least_squares import RIDGE, linear_mse
+from taskrobust.studies.pretext.losses import linear_processor_loss, processor_loss
+from taskrobust.studies.pretext.moments import Moments
+
+Pairs = tuple[Tensor, Tensor]
+"""Inputs [n, ...] and their labels [n, k]."""
+
+
+class Processor:
+    r"""Learns a function f of the inputs that fits y and is useless for z, with a few extra downstream samples.
+
+    .. math:: \min_f \mathcal L_{n_1, n_0}(f)
+
+    by Adam with a cosine schedule, see ``processor_loss``. The features that come out are whitened on the pretext
+    inputs: no loss here depends on a linear map after f.
+
+    Example:
+        >>> from taskrobust.studies.pretext import GaussianData, linear_network
+        >>> x, z, y = GaussianData().sample(100, seed=0)
+        >>> processor = Processor(linear_network(52, 12), penalty=0.3, steps=5)
+        >>> _ = processor.fit((x[:50], y[:50]), (x, z))
+        >>> processor.transform(x).shape
+        torch.Size([100, 12])
+
+    Args:
+        network: f, from inputs [n, ...] to features [n, d_f]. Trained in place.
+        penalty: λ: how much uselessness for z counts beside a fit of y.
+        steps: Steps of Adam.
+        lr: Peak learning rate.
+        ridge: Ridge of the least squares solutions, relative to the mean variance of the features.
+        batch_size: Pretext samples in a step, of each task. None takes all. Each step has all extra samples, since it
+            is their number that decides whether f keeps y.
+        seed: Seed of the batches. The network comes with its own parameters.
+        verbose: Whether to show progress.
+
+    References:
+        Huang, Teng, He, Can Pretext-Based Self-Supervised Learning Be Boosted by Downstream Data?, BAAI 2021.
+    """
+
+    _mean: Tensor | None = None
+    _whitening: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        penalty: float = 0.3,
+        *,
+        steps: int = 600,
+        lr: float = 0.03,
+        ridge: float = RIDGE,
+        batch_size: int | None = None,
+        seed: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.network = network
+        self.penalty = penalty
+        self.steps = steps
+        self.lr = lr
+        self.ridge = ridge
+        self.batch_size = batch_size
+        self.seed = seed
+        self.verbose = verbose
+
+    def fit(self, extra: Pairs, pretext: Pairs | Sequence[Pairs] | Moments) -> Self:
+        """Train the processor.
+
+        Args:
+            extra: n0 inputs and their downstream labels, shape [n0, d_y]; classes as one column each.
+            pretext: n1 inputs and their pretext labels, shape [n1, d_z]; such pairs for each of several pretext tasks,
+                whose losses are averaged; or the covariances of the population, as if n1 were infinite, for a network
+                that is one ``nn.Linear`` without bias.
+
+        Raises:
+            ValueError: If covariances come with another network or a batch size, or inputs are of another type than the
+                network.
+        """
+        tasks = _tasks(pretext)
+        for inputs in (extra[0], *(inputs for inputs, _ in tasks)):
+            self._check_type(inputs)
+        if isinstance(pretext, Moments) and self.batch_size is not None:
+            raise ValueError(
+                f"Expected batch_size=None with the covariances of a population, which have no batches, "
+                f"got {self.batch_size}."
+            )
+        self.network.train()
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        generator = torch.Generator().manual_seed(self.seed)
+        pretext_batches = [_batches(pairs, self.batch_size, generator) for pairs in tasks]
+        for _ in track(range(self.steps), "processor", disable=not self.verbose, transient=True):
+            if isinstance(pretext, Moments):
+                loss = linear_processor_loss(self._linear().weight, extra, pretext, self.penalty, self.ridge)
+            else:
+                loss = self._loss(extra, [next(batches) for batches in pretext_batches])
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+        self._whiten(pretext if isinstance(pretext, Moments) else torch.cat([inputs for inputs, _ in tasks]))
+        return self
+
+    def transform(self, inputs: Tensor) -> Tensor:
+        """Whitened features, shape [n, d_f].
+
+        Args:
+            inputs: x, shape [n, ...].
+
+        Raises:
+            sklearn.exceptions.NotFittedError: Before ``fit``.
+        """
+        mean = self._fitted_mean()
+        return (self._features(inputs) - mean) @ self._whitening
+
+    def matrix(self) -> Tensor:
+        """A linear processor as one matrix, whitening included, shape [d_f, d_x]."""
+        self._fitted_mean()
+        return self._whitening.T @ self._linear().weight.detach()
+
+    def score(self, inputs: Tensor, labels: Tensor) -> float:
+        """Share of the variance of y that the best linear predictor on the features explains.
+
+        Args:
+            inputs: x, shape [n, ...], many more than d_f: the predictor is fitted to them, and corrected for that.
+            labels: y, shape [n, d_y].
+        """
+        variance = float(labels.var(dim=0).mean())
+        return 1 - linear_mse(self.transform(inputs), labels) / variance
+
+    def _loss(self, extra: Pairs, tasks: Sequence[Pairs]) -> Tensor:
+        inputs = [extra[0], *(inputs for inputs, _ in tasks)]
+        of_extra, *of_tasks = torch.split(self.network(torch.cat(inputs)), [len(part) for part in inputs])
+        losses = [
+            processor_loss((of_extra, extra[1]), (features, targets), self.penalty, self.ridge)
+            for features, (_, targets) in zip(of_tasks, tasks, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+    def _linear(self) -> nn.Linear:
+        if not isinstance(self.network, nn.Linear) or self.network.bias is not None:
+            raise ValueError(
+                "Expected a network that is one nn.Linear without bias with the covariances of a population, got "
+                f"{type(self.network).__name__}: fit it to samples."
+            )
+        return self.network
+
+    def _fitted_mean(self) -> Tensor:
+        from sklearn.exceptions import NotFittedError
+
+        if self._mean is None:
+            raise NotFittedError("Expected a processor that has learnt, got a new one: call fit first.")
+        return self._mean
+
+    def _check_type(self, inputs: Tensor) -> None:
+        wanted = next(self.network.parameters()).dtype
+        if inputs.dtype != wanted:
+            raise ValueError(f"Expected inputs of the type of the network, {wanted}, got {inputs.dtype}.")
+
+    @torch.no_grad()
+    def _features(self, inputs: Tensor) -> Tensor:
+        self._check_type(inputs)
+        self.network.eval()
+        return torch.cat([self.network(part) for part in torch.split(inputs, 1000)])
+
+    @torch.no_grad()
+    def _whiten(self, pretext: Tensor | Moments) -> None:
+        if isinstance(pretext, Moments):
+            covariance = pretext.processed(self._linear().weight).xx
+            self._mean = torch.zeros_like(covariance[0])
+        else:
+            features = self._features(pretext)
+            self._mean = features.mean(0)
+            covariance = (features - self._mean).T @ (features - self._mean) / len(features)
+        values, vectors = torch.linalg.eigh(covariance)
+        smallest = values.max() * self.ridge + torch.finfo(values.dtype).tiny
+        self._whitening = vectors / values.clamp(min=smallest).sqrt()
+
+
+def optimal_linear_processor(population: Moments, features: int, penalty: float) -> Tensor:
+    r"""The linear processor of least population loss, in closed form. Shape [d_f, d_x].
+
+    The top eigenvectors of :math:`C_y C_y^\top - \lambda C_z C_z^\top` with
+    :math:`C_\cdot = \Sigma_{xx}^{-1/2} \Sigma_{x \cdot}`, applied to whitened inputs.
+
+    Args:
+        population: Covariances of the population.
+        features: d_f.
+        penalty: λ.
+
+    Raises:
+        ValueError: If the inputs' covariance has not full rank, as that of fewer samples than dimensions.
+    """
+    rank = int(torch.linalg.matrix_rank(population.xx, hermitian=True))
+    if rank < len(population.xx):
+        raise ValueError(
+            f"Expected a covariance of the inputs of full rank, {len(population.xx)}, got {rank}: take more samples."
+        )
+    values, vectors = torch.linalg.eigh(population.xx)
+    root = vectors / values.sqrt() @ vectors.T
+    of_y, of_z = root @ population.xy, root @ population.xz
+    _, directions = torch.linalg.eigh(of_y @ of_y.T - penalty * of_z @ of_z.T)
+    matrix: Tensor = directions[:, -features:].T @ root
+    return matrix
+
+
+def _batches(pairs: Pairs, size: int | None, generator: torch.Generator) -> Iterator[Pairs]:
+    """Endless batches, each epoch in a new order; the rest of an epoch that fills no batch is left out."""
+    number = len(pairs[0])
+    size = min(size or number, number)
+    while True:
+        order = torch.arange(number) if size == number else torch.randperm(number, generator=generator)
+        for rows in torch.split(order, size)[: number // size]:
+            yield (pairs[0], pairs[1]) if size == number else (pairs[0][rows], pairs[1][rows])
+
+
+def _tasks(pretext: Pairs | Sequence[Pairs] | Moments) -> Sequence[Pairs]:
+    if isinstance(pretext, Moments):
+        return []
+    return [(pretext[0], pretext[1])] if isinstance(pretext[0], Tensor) else pretext  # type: ignore[return-value,list-item]

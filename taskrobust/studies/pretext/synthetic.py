@@ -1,0 +1,170 @@
+"""How well a processor does on generated data, against n0, λ, d_f and its width, beside what it costs nothing to do."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from taskrobust.studies.pretext.generators import GaussianData
+from taskrobust.studies.pretext.least_squares import LinearMap, fit_linear, linear_mse
+from taskrobust.studies.pretext.moments import Moments
+from taskrobust.studies.pretext.networks import linear_network, mlp_network
+from taskrobust.studies.pretext.processor import Pairs, Processor
+
+PROBE_RIDGE = 1e-3
+LABELS = 40
+_DRAWS_OF_LABELS = 20
+_HELD_OUT = 20_000
+PRETEXT_SAMPLES = 1500
+
+Features = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Mean squared errors of y on held-out samples, medians over seeds. A constant has 1.
+
+    Attributes:
+        processed: Of the best linear prediction by f(x): with infinitely many downstream labels.
+        boosted: Of processor, pretext task on f(x), and linear probe on n2 downstream labels.
+        plain: Of the pretext task on x, and linear probe on n2 downstream labels.
+        pooled: The same on the n0 labels of the processor as well.
+    """
+
+    processed: float
+    boosted: float
+    plain: float
+    pooled: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a curve.
+
+    Args:
+        extra: n0, the downstream samples that the processor learns from.
+        penalty: λ.
+        features: d_f.
+        free: Dimensions of the inputs that say nothing.
+        hidden: Width of the hidden layer of an MLP on fewer dimensions and 1,500 pretext samples; None is a linear
+            processor on infinitely many.
+    """
+
+    extra: int = 500
+    penalty: float = 0.3
+    features: int = 12
+    free: int = 40
+    hidden: int | None = None
+
+    def data(self) -> GaussianData:
+        """The population."""
+        if self.hidden is None:
+            return GaussianData(free=self.free)
+        return GaussianData(nuisance=6, free=20, pretext=12)
+
+
+CURVES: dict[str, dict[float, Setting]] = {
+    "n0": {n: Setting(extra=n) for n in (5, 20, 40, 60, 80, 120, 200, 500, 2000)},
+    "lambda": {penalty: Setting(penalty=penalty) for penalty in (0, 0.1, 0.3, 0.6, 0.9, 1.2, 3)},
+    "d_f": {d: Setting(extra=100, features=d, free=d) for d in (4, 8, 16, 32, 64, 128)},
+    "hidden": {h: Setting(extra=1000, features=8, hidden=h) for h in (8, 32, 128, 512)},
+}
+"""The points of each curve by the value that changes."""
+
+
+def measure(setting: Setting, seeds: int = 3) -> Errors:
+    """Train processors and measure them.
+
+    Args:
+        setting: What to train.
+        seeds: Number of seeds: of the samples and of the start.
+    """
+    runs = [asdict(_measure_once(setting, seed)) for seed in range(seeds)]
+    return Errors(**{name: median(run[name] for run in runs) for name in runs[0]})
+
+
+def curve(axis: str, seeds: int = 3) -> Iterator[tuple[float, Errors]]:
+    """The points of a curve, one after the other.
+
+    Args:
+        axis: Key of ``CURVES``.
+        seeds: Number of seeds.
+    """
+    for value, setting in CURVES[axis].items():
+        yield value, measure(setting, seeds)
+
+
+def _measure_once(setting: Setting, seed: int) -> Errors:
+    data = setting.data()
+    extra = data.sample(setting.extra, seed=1000 + seed)
+    held_out = data.sample(_HELD_OUT, seed=9000)
+    train = train_linear if setting.hidden is None else _train_mlp
+    processor, pretext, plain_pretext = train(setting, data, (extra.inputs, extra.labels), seed)
+
+    def probe(features: Features, pool: bool = False) -> float:
+        of_held_out, of_extra = features(held_out.inputs), features(extra.inputs)
+        errors = []
+        for draw in range(_DRAWS_OF_LABELS):
+            labelled = data.sample(LABELS, seed=3000 + 100 * seed + draw)
+            known, labels = features(labelled.inputs), labelled.labels
+            if pool:
+                known, labels = torch.cat([known, of_extra]), torch.cat([labels, extra.labels])
+            residuals = fit_linear(known, labels, PROBE_RIDGE)(of_held_out) - held_out.labels
+            errors.append(float(residuals.square().mean()))
+        return median(errors)
+
+    return Errors(
+        processed=linear_mse(processor.transform(held_out.inputs), held_out.labels),
+        boosted=probe(lambda inputs: pretext(processor.transform(inputs))),
+        plain=probe(plain_pretext),
+        pooled=probe(plain_pretext, pool=True),
+    )
+
+
+class Trained(NamedTuple):
+    """What has learnt from the same pretext samples.
+
+    Attributes:
+        processor: The processor.
+        pretext: Predicts z from its features.
+        plain_pretext: Predicts z from x.
+    """
+
+    processor: Processor
+    pretext: LinearMap
+    plain_pretext: LinearMap
+
+
+def train_linear(setting: Setting, data: GaussianData, extra: Pairs, seed: int) -> Trained:
+    """Train on infinitely many pretext samples.
+
+    Args:
+        setting: Of a linear processor.
+        data: The population.
+        extra: n0 inputs and their downstream labels.
+        seed: Seed of the start.
+    """
+    population = data.moments()
+    network = linear_network(len(population.xx), setting.features, seed)
+    processor = Processor(network, setting.penalty).fit(extra, population)
+    pretext = _best_prediction(population.processed(processor.matrix()))
+    return Trained(processor, pretext, _best_prediction(population))
+
+
+def _train_mlp(setting: Setting, data: GaussianData, extra: Pairs, seed: int) -> Trained:
+    """The same on a sample."""
+    assert setting.hidden is not None
+    sample = data.sample(PRETEXT_SAMPLES, seed=2000 + seed)
+    network = mlp_network(sample.inputs.shape[1], [setting.hidden], setting.features, seed)
+    processor = Processor(network, setting.penalty, lr=0.01).fit(extra, (sample.inputs, sample.pretext))
+    pretext = fit_linear(processor.transform(sample.inputs), sample.pretext)
+    return Trained(processor, pretext, fit_linear(sample.inputs, sample.pretext))
+
+
+def _best_prediction(population: Moments) -> LinearMap:
+    """The best linear prediction of z by x."""
+    weight = torch.linalg.pinv(population.xx, hermitian=True) @ population.xz
+    return LinearMap(weight, torch.zeros(weight.shape[1]).to(weight))

@@ -1,0 +1,91 @@
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from taskrobust.weighting import Schedule, SoftmaxMinimax, Weighting
+
+Risks = Callable[[Tensor], Tensor]
+"""Risks of the tasks, shape [T], by parameters, shape [d]."""
+
+
+@dataclass(frozen=True)
+class Iterates:
+    """What an algorithm found in K steps.
+
+    Example:
+        >>> take(iter([torch.zeros(2), torch.ones(2)]), steps=2)
+        Iterates(average=tensor([0.5000, 0.5000]), last=tensor([1., 1.]))
+
+    Args:
+        average: Mean of the iterates, of which Theorem 3.1 speaks, shape [d].
+        last: The last of them, shape [d].
+    """
+
+    average: Tensor
+    last: Tensor
+
+
+def take(iterates: Iterator[Tensor], steps: int) -> Iterates:
+    r"""The average and the last of the first K iterates, :math:`\frac1K \sum_{k<K} \theta_k` and :math:`\theta_{K-1}`.
+
+    Args:
+        iterates: The iterates of an algorithm, each of shape [d].
+        steps: Their number K, 1 at least.
+    """
+    last = next(iterates)
+    total = last.clone()
+    for last in islice(iterates, steps - 1):
+        total += last
+    return Iterates(total / steps, last)
+
+
+def weighted_gradient_descent(risks: Risks, start: Tensor, weighting: Weighting, step_size: float) -> Iterator[Tensor]:
+    r"""The iterates of gradient descent on the weighted risk, from the first parameters on, without end.
+
+    .. math:: \theta_{k+1} = \theta_k - \eta \sum_t w_t(\theta_k) \nabla f_t(\theta_k)
+
+    Args:
+        risks: Risks of the tasks by parameters.
+        start: First parameters :math:`\theta_0`, shape [d].
+        weighting: A new strategy that needs the risks alone.
+        step_size: :math:`\eta`, in squared units of the parameters over the unit of the risks.
+    """
+    theta = start.detach()
+    counts = torch.ones(len(risks(theta)))
+    weighting.setup([str(number) for number in range(len(counts))]).to(start.dtype)
+    while True:
+        yield theta
+        theta = theta.clone().requires_grad_()
+        values = risks(theta)
+        weights = weighting.weights(values.detach(), counts).to(values)
+        weighting.update(values.detach(), counts)
+        (gradient,) = torch.autograd.grad(weights @ values, theta)
+        theta = theta.detach() - step_size * gradient
+
+
+def softmax_weighted_gradient_descent(
+    risks: Risks, start: Tensor, alpha: float | Schedule, step_size: float
+) -> Iterator[Tensor]:
+    r"""The iterates of Algorithm 1.
+
+    .. math:: \theta_{k+1} = \theta_k - \eta \sum_t \frac{\exp(\alpha_k f_t(\theta_k))}{\sum_j \exp(\alpha_k
+        f_j(\theta_k))} \nabla f_t(\theta_k)
+
+    The iterates need no projection: under Theorem 3.1 they stay within :math:`2 R_0` of the optimum.
+    :math:`\alpha_k` goes with :math:`\theta_k`, as in the proof (B.1.1); the listing of Algorithm 1 pairs it with
+    :math:`\theta_{k-1}`.
+
+    Args:
+        risks: Risks of the tasks by parameters.
+        start: First parameters :math:`\theta_0`, shape [d].
+        alpha: Inverse temperature, a number or a schedule over steps: ``Theorem31``, ``Entropic`` or ``Sharp`` for
+            the guarantee.
+        step_size: :math:`\eta`; :func:`~taskrobust.studies.theory.bounds.step_size` is that of the theorem.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Algorithm 1.
+    """
+    return weighted_gradient_descent(risks, start, SoftmaxMinimax(alpha, relative=False), step_size)

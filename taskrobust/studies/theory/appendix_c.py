@@ -1,0 +1,93 @@
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from taskrobust.studies.theory.smooth_max import tilted_mean
+
+
+@dataclass(frozen=True)
+class OutlierExample:
+    r"""One parameter, one task that wants it at 1 and T - 1 tasks that want it at 0: what averaging costs the one.
+
+    .. math:: f_1(\theta) = A (\theta - 1)^2, \qquad f_t(\theta) = \theta^2 \text{ for } t = 2, \dots, T
+
+    The paper prints :math:`\theta_{\max} = \sqrt A / (\sqrt A - 1)`, where the two parabolas cross beyond 1. The
+    maximum is smaller at their other crossing, between 0 and 1, which is used here. The average's values are right.
+
+    Example:
+        >>> example = OutlierExample.of_the_paper(100)
+        >>> example.worst_risk(example.theta_average) > example.worst_risk(example.theta_minimax)
+        True
+
+    Args:
+        num_tasks: Number of tasks T.
+        curvature: :math:`A`, more than 1 and, in the paper, less than T.
+
+    References:
+        Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, appendix C.
+    """
+
+    num_tasks: int
+    curvature: float
+
+    @classmethod
+    def of_the_paper(cls, num_tasks: int) -> "OutlierExample":
+        """The paper's example, with A = T - 1."""
+        return cls(num_tasks, num_tasks - 1)
+
+    @classmethod
+    def of_the_largest_ratio(cls, num_tasks: int) -> "OutlierExample":
+        r"""The example that is worst for the average, with :math:`A = (\sqrt T - 1)^2`, for more than four tasks."""
+        return cls(num_tasks, (math.sqrt(num_tasks) - 1) ** 2)
+
+    def risks(self, theta: Tensor) -> Tensor:
+        """Risks of the tasks, shape [T], at a parameter of shape []."""
+        others = theta.square().expand(self.num_tasks - 1)
+        return torch.cat([self.curvature * (theta - 1).square()[None], others])
+
+    @property
+    def theta_average(self) -> float:
+        r"""Minimiser of the mean risk, :math:`A / (A + T - 1)`."""
+        return self.curvature / (self.curvature + self.num_tasks - 1)
+
+    @property
+    def theta_minimax(self) -> float:
+        r"""Minimiser of the worst risk, :math:`\sqrt A / (1 + \sqrt A)`."""
+        return math.sqrt(self.curvature) / (1 + math.sqrt(self.curvature))
+
+    @property
+    def theta_paper(self) -> float:
+        r"""What the paper gives for it, :math:`\sqrt A / (\sqrt A - 1)`: the wrong crossing."""
+        return math.sqrt(self.curvature) / (math.sqrt(self.curvature) - 1)
+
+    def theta_softmax(self, alpha: float) -> float:
+        """Where softmax weighted gradient descent ends, with an inverse temperature that stays as it is."""
+        from scipy.optimize import minimize_scalar
+
+        found = minimize_scalar(
+            lambda theta: tilted_mean(self.risks(torch.tensor(theta, dtype=torch.float64)), alpha).item(),
+            bounds=(0, 1),
+            method="bounded",
+            options={"xatol": 1e-12},
+        )
+        return float(found.x)
+
+    def worst_risk(self, theta: float) -> float:
+        """The worst risk at a parameter."""
+        return max(self.curvature * (theta - 1) ** 2, theta**2)
+
+    @property
+    def ratio(self) -> float:
+        r"""Worst risk of the average over that of minimax, :math:`(T - 1)^2 (1 + \sqrt A)^2 / (A + T - 1)^2`.
+
+        For :math:`A = T - 1` it is :math:`(\sqrt{T - 1} + 1)^2 / 4`. The paper's value, with a minus in the place of
+        the plus, is a bound from below.
+        """
+        return self.worst_risk(self.theta_average) / self.worst_risk(self.theta_minimax)
+
+    @property
+    def ratio_paper(self) -> float:
+        """The ratio with the paper's crossing."""
+        return self.worst_risk(self.theta_average) / self.worst_risk(self.theta_paper)

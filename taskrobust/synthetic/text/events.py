@@ -1,0 +1,97 @@
+"""Who did what to what, where and when, in the words of the embedded corpus, and the ways to say or to ask it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+from taskrobust.synthetic.text import lexicon
+from taskrobust.synthetic.text.lexicon import Topic, Verb
+
+PARTS: Final = ("agent", "verb", "thing", "place", "time")
+
+ASKED: Final = {
+    "agent": ("verb", "thing", "place"),
+    "place": ("agent", "verb", "thing"),
+    "time": ("agent", "verb", "thing", "place"),
+}
+"""The parts that can be asked for, and those that the question names."""
+
+_TIMES: Final = ("yesterday", "once", "recently")
+_PREPOSITIONS: Final = tuple(word for word, _ in lexicon.PLACING)
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event in the past.
+
+    Args:
+        agent: Who did it, as in "Anna" or "the farmer".
+        verb: What was done.
+        thing: What it was done to, as in "muddy cow".
+        place: Where, as in "near the barn".
+        time: When, as in "yesterday".
+    """
+
+    agent: str
+    verb: Verb
+    thing: str
+    place: str
+    time: str
+
+    def active(self) -> str:
+        """As in "Anna fed the muddy cow near the barn yesterday"."""
+        return f"{self.agent} {self.verb.vbd[0]} the {self.thing} {self.place} {self.time}"
+
+    def passive(self) -> str:
+        """As in "the muddy cow was fed by Anna near the barn yesterday"."""
+        return f"the {self.thing} was {self.verb.vbn[0]} by {self.agent} {self.place} {self.time}"
+
+    def fronted(self) -> str:
+        """As in "yesterday Anna fed the muddy cow near the barn"."""
+        return f"{self.time} {self.agent} {self.verb.vbd[0]} the {self.thing} {self.place}"
+
+    def said(self, rng: Random) -> str:
+        """One of the three."""
+        return rng.choice((self.active, self.passive, self.fronted))()
+
+    def questions(self, part: str) -> tuple[str, str]:
+        """Two ways to ask for one of the parts in ``ASKED``."""
+        done = f"was the {self.thing} {self.verb.vbn[0]}"
+        if part == "agent":
+            return f"who {self.verb.vbd[0]} the {self.thing} {self.place}", f"by whom {done} {self.place}"
+        word, place = {"place": ("where", ""), "time": ("when", self.place)}[part]
+        active = f"did {self.agent} {self.verb.vb[0]} the {self.thing}"
+        return f"{word} {active} {place}", f"{word} {done} by {self.agent} {place}"
+
+
+def draw_event(rng: Random, topic: Topic) -> Event:
+    """An event of a topic."""
+    person = rng.choice(topic.people).singular[0]
+    thing, adjective = rng.choice(topic.things).singular[0], rng.choice(topic.adjectives)[0]
+    return Event(
+        agent=rng.choice((rng.choice(lexicon.PEOPLE).name[0], f"the {person}")),
+        verb=rng.choice(topic.verbs),
+        thing=rng.choice((thing, f"{adjective} {thing}")),
+        place=f"{rng.choice(_PREPOSITIONS)} the {rng.choice(topic.places).singular[0]}",
+        time=rng.choice(_TIMES),
+    )
+
+
+def with_others(event: Event, parts: Sequence[str], rng: Random, topic: Topic) -> Event:
+    """The event with other parts, of a topic, in place of some."""
+    while True:
+        other = draw_event(rng, topic)
+        if all(_head(other, part) != _head(event, part) for part in parts):
+            return replace(event, **{part: getattr(other, part) for part in parts})
+
+
+def _head(event: Event, part: str) -> str:
+    phrase: str = event.verb.vb[0] if part == "verb" else getattr(event, part)
+    return phrase.split()[-1]
+
+
+def sentence(text: str, mark: str = ".") -> str:
+    """The text with a capital and a mark."""
+    words = f"{text} {mark}".split()  # one blank where a word is left out
+    return f"{text[0].upper()}{' '.join(words)[1:]}"

@@ -1,0 +1,134 @@
+"""Images of very different sizes on a canvas of one size."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import torch
+
+from taskrobust.training.sampling import Key
+from taskrobust.vision.modalities.rgb import MEAN
+from taskrobust.vision.modalities.semseg import VOID
+from taskrobust.vision.transforms.seeded import Stream
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import TVTensor
+
+_LARGE_SCALE_JITTER: Final = 0x15A11
+"""What the random numbers are for."""
+
+
+class _Placement(NamedTuple):
+    """The resized image, and the part of it that is on the canvas, in pixels."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    rows: int
+    columns: int
+    mirrored: bool
+
+
+class LargeScaleJitter:
+    r"""Resizes an image and its maps by a random factor, then cuts a square out of them or pads them to it.
+
+    An image of :math:`h` by :math:`w` pixels is resized by the factor :math:`s \min(S / h, S / w)` with
+    :math:`s \sim U(s_{min}, s_{max})`. Where it is longer than the square, a random part is taken; where it is shorter,
+    it lies at the top and the left, and the rest is unknown: ImageNet's mean colour in an ``Image``, void in a ``Mask``
+    of labels (whole numbers), 0 in a ``Mask`` of measurements (floats), as modalities decode unknown pixels.
+
+    All maps show the same part of the scene, whatever their resolutions. An ``Image`` is resized by bicubic
+    interpolation with antialiasing, of a ``Mask`` the nearest pixels are taken. The result is a function of the seed,
+    the sample and the epoch alone, and no other random generator is touched.
+
+    Args:
+        size: Side S of the square in pixels.
+        scale: Smallest and largest factor s. At 1 the whole image just fits.
+        flip: Probability of mirroring left and right.
+        seed: Names the stream of random numbers.
+
+    Raises:
+        ValueError: If the scale is no range above 0.
+
+    References:
+        Ghiasi et al., Simple Copy-Paste Is a Strong Data Augmentation Method for Instance Segmentation, CVPR 2021,
+        section 3.
+    """
+
+    def __init__(self, size: int, *, scale: tuple[float, float] = (0.1, 2.0), flip: float = 0.5, seed: int = 0) -> None:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"Expected a scale (smallest, largest) above 0, got {tuple(scale)}.")
+        self.size = size
+        self.scale = scale
+        self.flip = flip
+        self._stream = Stream(seed, _LARGE_SCALE_JITTER)
+
+    def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
+        """Resize, crop and pad.
+
+        Args:
+            maps: The maps of a sample by name, [C, H, W] each.
+            key: Index of the sample, and epoch.
+        """
+        height, width = max(((map_.shape[-2], map_.shape[-1]) for map_ in maps.values()), key=math.prod)
+        placement = self._draw(height, width, key)
+        return {name: self._on_canvas(_visible(map_, placement)) for name, map_ in maps.items()}
+
+    def _draw(self, height: int, width: int, key: Key) -> _Placement:
+        scale, top, left, flip = self._stream.uniform(key, 4)
+        factor = (self.scale[0] + scale * (self.scale[1] - self.scale[0])) * self.size / max(height, width)
+        height, width = max(1, round(factor * height)), max(1, round(factor * width))
+        rows, columns = min(height, self.size), min(width, self.size)
+        return _Placement(
+            height,
+            width,
+            int(top * (height - rows + 1)),
+            int(left * (width - columns + 1)),
+            rows,
+            columns,
+            bool(flip < self.flip),
+        )
+
+    def _on_canvas(self, visible: "TVTensor") -> "TVTensor":
+        from torchvision.tv_tensors import wrap
+
+        channels, rows, columns = visible.shape
+        if (rows, columns) == (self.size, self.size):
+            return visible
+        canvas = _unknown(visible).expand(channels, self.size, self.size).clone()
+        canvas[:, :rows, :columns] = visible
+        return wrap(canvas, like=visible)
+
+
+def _visible(map_: "TVTensor", placement: _Placement) -> "TVTensor":
+    """The part of a map that is on the canvas."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+    from torchvision.tv_tensors import Image, wrap
+
+    height, width, top, left, rows, columns, mirrored = placement
+    if isinstance(map_, Image):
+        bicubic = InterpolationMode.BICUBIC
+        resized = F.resize(map_, [height, width], interpolation=bicubic, antialias=True)
+        crop = F.crop(resized, top, left, rows, columns)
+        return F.horizontal_flip(crop) if mirrored else crop
+    nearest_rows = _nearest(top, rows, height, map_.shape[-2])
+    nearest_columns = _nearest(left, columns, width, map_.shape[-1])
+    taken = map_.numpy().take(nearest_rows, 1).take(nearest_columns[::-1] if mirrored else nearest_columns, 2)
+    return wrap(torch.from_numpy(taken), like=map_)
+
+
+def _nearest(first: int, number: int, resized: int, pixels: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The pixels of a row of ``pixels`` at the centres of ``number`` pixels of the row resized, from ``first`` on."""
+    return (2 * np.arange(first, first + number) + 1) * pixels // (2 * resized)
+
+
+def _unknown(map_: "TVTensor") -> torch.Tensor:
+    """What a map holds where nothing is known, [C or 1, 1, 1]."""
+    from torchvision.tv_tensors import Image
+
+    if isinstance(map_, Image):
+        return torch.tensor([round(255 * mean) for mean in MEAN], dtype=map_.dtype)[:, None, None]
+    return torch.full((1, 1, 1), 0 if map_.is_floating_point() else VOID, dtype=map_.dtype)

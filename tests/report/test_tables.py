@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from taskrobust.report.runs import read_run
+from taskrobust.report.tables import HeldOutTable
+
+
+def write_run(folder: Path, risks: dict[str, float]) -> Path:
+    worst = max(risks, key=lambda task: risks[task])
+    mean = sum(risks.values()) / len(risks)
+    lines = [
+        {"step": 1, "split": "train", "risks": dict.fromkeys(risks, 3.0) | {"verb": None}, "weights": risks},
+        {"step": 2, "split": "train", "risks": risks, "weights": risks},
+        {
+            "step": 1,
+            "split": "heldout",
+            "risks": dict.fromkeys(risks, 9.0),
+            "mean": 9,
+            "worst": 9,
+            "worst_task": "noun",
+        },
+        {"step": 2, "split": "heldout", "risks": risks, "mean": mean, "worst": risks[worst], "worst_task": worst},
+    ]
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> HeldOutTable:
+    first = write_run(tmp_path / "a", {"noun": 2.0, "verb": 1.0})
+    second = write_run(tmp_path / "b", {"noun": 1.5, "verb": 1.75})
+    return HeldOutTable([read_run(first, "average"), read_run(second, "minimax")])
+
+
+def test_markdown_holds_the_last_evaluation_of_each_run(table: HeldOutTable) -> None:
+    assert table.markdown() == (
+        "|  | average | minimax |\n"
+        "| --- | ---: | ---: |\n"
+        "| noun | 2.000 | **1.500** |\n"
+        "| verb | **1.000** | 1.750 |\n"
+        "| mean | **1.500** | 1.625 |\n"
+        "| worst | 2.000 | **1.750** |\n"
+        "| worst task | noun | verb |\n"
+    )
+
+
+def test_json_holds_the_values_unrounded(table: HeldOutTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    assert json.loads((tmp_path / "table.json").read_text())["minimax"]["risks"] == {"noun": 1.5, "verb": 1.75}
+
+
+def test_folder_without_metrics_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected a run folder with metrics\.jsonl, got "):
+        read_run(tmp_path, "x")
+
+
+def test_run_without_evaluation_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train"}\n')
+    with pytest.raises(ValueError, match="evaluated at least once"):
+        read_run(tmp_path, "x")

@@ -1,7 +1,0 @@
-import pytest
-from launch import Toy
-
-
-@pytest.fixture(scope="session")
-def toy() -> Toy:
-    return Toy()

@@ -2,13 +2,13 @@
 
 A step is forward, backward and fused AdamW, of an encoder with blocks of width 192 (or another) in 12 layers, 224
 pixels, patches of 16: classification with the linear head, its frozen probe, segmentation with the ConvNeXt head (40
-classes), depth with the DPT head; and segmentation from colours and depth together. The encoder is random, as are the
+classes), depth with the DPT head; and segmentation from colors and depth together. The encoder is random, as are the
 maps.
 
 Time: the minimum over the repetitions, after one to warm up; process time on the CPU with one thread, else wall time.
-Memory: the peak over one step less what was there before, after a step of one image that makes the optimiser's state;
+Memory: the peak over one step less what was there before, after a step of one image that makes the optimizer's state;
 each in a process of its own; resident memory (VmHWM in /proc, Linux only), or PyTorch's allocations on CUDA. On CUDA
-also a step in which every host synchronisation is an error.
+also a step in which every host synchronization is an error.
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/finetune_step.py --threads 1``
 """

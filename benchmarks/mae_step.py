@@ -6,10 +6,10 @@ a difference ends the script. The straightforward model is given its maps prepar
 
 Time: tables in float32 and in bfloat16 autocast, the rows interleaved in one process, the minimum over the repetitions;
 process time on the CPU with one thread, else wall time. Memory (--memory): the peak over one step less what was there
-before, after a step of one image that makes the optimiser's state; each in a process of its own, with one thread;
+before, after a step of one image that makes the optimizer's state; each in a process of its own, with one thread;
 resident memory of the process (VmHWM in /proc, Linux only), or PyTorch's allocations on CUDA. On CUDA also ViT-B:
-images a second and model FLOPs utilisation with and without torch.compile on the encoder, after a step in which every
-host synchronisation is an error.
+images a second and model FLOPs utilization with and without torch.compile on the encoder, after a step in which every
+host synchronization is an error.
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/mae_step.py --threads 1 --repeat 5`` and
 ``OMP_NUM_THREADS=1 python benchmarks/mae_step.py --memory``
@@ -245,8 +245,8 @@ def vit_b_throughput(repeat: int, images: int, peak_tflops: float) -> None:
         torch.cuda.set_sync_debug_mode("default")
         name = "encoder compiled" if compiled else "eager"
         (seconds,) = fastest({(name, 3, True): step}, repeat, "cuda").values()
-        utilisation = counter.get_total_flops() / seconds / (peak_tflops * 1e12)
-        print(f"| {name} | {seconds * 1e3:.1f} | {images / seconds:,.0f} | {utilisation:.1%} |")
+        utilization = counter.get_total_flops() / seconds / (peak_tflops * 1e12)
+        print(f"| {name} | {seconds * 1e3:.1f} | {images / seconds:,.0f} | {utilization:.1%} |")
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 A table in float32 and in bfloat16 autocast: L4 H256, vocabulary 30,522, 16 sequences of 128 pieces, 15 % masked. The
 rows are interleaved in one process; time is process time on the CPU and wall time on CUDA, the minimum over the
-repetitions. On CUDA also BERT-base: tokens a second and model FLOPs utilisation with and without torch.compile on the
-trunk, each after a step in which every host synchronisation is an error.
+repetitions. On CUDA also BERT-base: tokens a second and model FLOPs utilization with and without torch.compile on the
+trunk, each after a step in which every host synchronization is an error.
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/pos_bert_step.py --threads 1 --repeat 5``
 """
@@ -149,9 +149,9 @@ def bert_base_throughput(repeat: int, sequences: int, length: int, peak_tflops: 
         step()
         torch.cuda.set_sync_debug_mode("default")
         seconds = fastest({"step": step}, repeat, "cuda")["step"]
-        utilisation = counter.get_total_flops() / seconds / (peak_tflops * 1e12)
+        utilization = counter.get_total_flops() / seconds / (peak_tflops * 1e12)
         name = "trunk compiled" if compiled else "eager"
-        print(f"| {name} | {seconds * 1e3:.1f} | {sequences * length / seconds:,.0f} | {utilisation:.1%} |")
+        print(f"| {name} | {seconds * 1e3:.1f} | {sequences * length / seconds:,.0f} | {utilization:.1%} |")
 
 
 def main() -> None:

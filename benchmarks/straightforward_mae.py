@@ -1,7 +1,7 @@
 """A straightforward implementation of Multi-Modal Mask MAE, for ``mae_step.py`` to compare with.
 
 The same model as ``taskrobust.vision.mae.model``, with parameters of the same names, as one writes it first: all
-patches of all maps are embedded by strided convolutions and the visible ones taken out, attention is spelt out, every
+patches of all maps are embedded by strided convolutions and the visible ones taken out, attention is spelled out, every
 decoder puts the tokens of all maps back into their places, losses are taken on images. All samples have all maps,
 without unknown pixels.
 """
@@ -65,7 +65,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block, normalisation first."""
+    """A transformer block, normalization first."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -229,15 +229,15 @@ def minimax_total(losses: Tensor) -> Tensor:
 
 
 def prepared_maps(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Normalises the maps of a batch: colours by ImageNet's moments, depth by those of its central 80 %."""
+    """Normalizes the maps of a batch: colors by ImageNet's moments, depth by those of its central 80 %."""
     mean, std = (batch["depth"].new_tensor(m)[:, None, None] for m in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     ordered = batch["depth"].flatten(1).sort(dim=1).values
     tail = ordered.shape[1] // 10
     central = ordered[:, tail : ordered.shape[1] - tail]
-    variance, centre = torch.var_mean(central, dim=1, correction=0)
+    variance, center = torch.var_mean(central, dim=1, correction=0)
     return {
         "rgb": (batch["rgb"].float() / 255 - mean) / std,
-        "depth": (batch["depth"] - centre[:, None, None, None]) / (variance + 1e-6).sqrt()[:, None, None, None],
+        "depth": (batch["depth"] - center[:, None, None, None]) / (variance + 1e-6).sqrt()[:, None, None, None],
         "semseg": batch["semseg"].long(),
     }
 
@@ -253,7 +253,7 @@ def random_mask(batch: int, device: str) -> Tensor:
 
 
 def normalised_patches(images: Tensor) -> Tensor:
-    """Colours standardised in each patch."""
+    """Colors standardized in each patch."""
     cut = images.view(len(images), 3, GRID, PATCH, GRID, PATCH)
     patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(len(images), PATCHES, 3 * PATCH**2)
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)

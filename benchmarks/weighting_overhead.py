@@ -31,7 +31,7 @@ PAPER = {"SoftmaxMinimax": 2, "Uncertainty": 2, "DWA": 3, "GradNorm": 4}
 PLAIN = "plain sum"
 
 Step = Callable[[], None]
-"""Everything between ``zero_grad`` and the optimiser's step."""
+"""Everything between ``zero_grad`` and the optimizer's step."""
 
 
 class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""Adds a task to Multi-Modal Mask MAE: brightness, predicted from the same patches as colours, depth and labels."""
+"""Adds a task to Multi-Modal Mask MAE: brightness, predicted from the same patches as colors, depth and labels."""
 
 import tempfile
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from taskrobust.studies.pretext import GaussianData, Processor, fit_linear, line
 
 def main() -> None:
     data = GaussianData()
-    unlabelled, labelled, test = (data.sample(number, seed) for seed, number in enumerate((5000, 40, 5000)))
+    unlabeled, labeled, test = (data.sample(number, seed) for seed, number in enumerate((5000, 40, 5000)))
 
     def error(processor: Processor | None) -> float:
         """Of processor, then pretext task, then linear probe."""
@@ -15,8 +15,8 @@ def main() -> None:
         def features(inputs: torch.Tensor) -> torch.Tensor:
             return inputs if processor is None else processor.transform(inputs)
 
-        pretext = fit_linear(features(unlabelled.inputs), unlabelled.pretext)
-        probe = fit_linear(pretext(features(labelled.inputs)), labelled.labels, ridge=1e-3)
+        pretext = fit_linear(features(unlabeled.inputs), unlabeled.pretext)
+        probe = fit_linear(pretext(features(labeled.inputs)), labeled.labels, ridge=1e-3)
         predictions = probe(pretext(features(test.inputs)))
         return float((predictions - test.labels).square().mean())
 
@@ -25,7 +25,7 @@ def main() -> None:
     for number in (20, 2000):
         extra = data.sample(number, seed=10)
         processor = Processor(linear_network(52, 12), penalty=0.3, steps=300)
-        processor.fit((extra.inputs, extra.labels), (unlabelled.inputs, unlabelled.pretext))
+        processor.fit((extra.inputs, extra.labels), (unlabeled.inputs, unlabeled.pretext))
         boosted = error(processor)
         print(f"processor from {number} downstream samples: error {boosted:.2f}, difference {boosted - plain:+.2f}")
 

@@ -4,7 +4,7 @@ from taskrobust import MultiTaskLoss, RiskEstimator, SoftmaxMinimax, Uniform, We
 from taskrobust.studies.pretext import (
     CONVOLUTIONAL_FEATURES,
     ClassImages,
-    Colourisation,
+    Colorization,
     PretextNetwork,
     PretextPipeline,
     Rotation,
@@ -15,15 +15,15 @@ from taskrobust.studies.pretext import (
 
 def main() -> None:
     data = ClassImages(classes=10, noise=0.3)
-    unlabelled, labelled, test = (data.sample(number, seed) for seed, number in enumerate((1000, 40, 1000)))
-    tasks = [Rotation(), Colourisation(), SplitHalf()]
+    unlabeled, labeled, test = (data.sample(number, seed) for seed, number in enumerate((1000, 40, 1000)))
+    tasks = [Rotation(), Colorization(), SplitHalf()]
     names = [task.name for task in tasks]
     weightings: list[Weighting] = [Uniform(), SoftmaxMinimax()]
     for weighting in weightings:
         # One loss is a cross-entropy, two are squared errors: each is compared with its own start.
         criterion = MultiTaskLoss(names, weighting, risk=RiskEstimator(normalization="initial"))
         network = PretextNetwork(convolutional_network(), CONVOLUTIONAL_FEATURES, tasks, criterion, epochs=4)
-        pipeline = PretextPipeline(network).fit(unlabelled[0], labelled)
+        pipeline = PretextPipeline(network).fit(unlabeled[0], labeled)
         weights = ", ".join(f"{task} {weight.item():.2f}" for task, weight in criterion.weights.items())
         print(
             f"{type(weighting).__name__}: weights {weights}; worst {criterion.last.worst_task}; "

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 
-def kept_for_backward(values: Tensor) -> Tensor:
+def opaque_to_compile(values: Tensor) -> Tensor:
     """The same values.
 
     torch.compile may compute them again in the backward pass from buffers that the step has changed since, which gives

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from taskrobust._compile import kept_for_backward
+from taskrobust._compile import opaque_to_compile
 from taskrobust._state import restore_buffers_unless
 from taskrobust.outputs import Shared, TaskLosses
 from taskrobust.weighting._gramian import GramianEstimator
@@ -212,7 +212,7 @@ class Step:
             auxiliary = counts[number:]
             self.denominators = torch.cat([self.denominators, torch.where(auxiliary > 0, auxiliary, 1)])
             unit = torch.cat([unit, torch.ones_like(auxiliary)])
-        self.unit = kept_for_backward(unit)
+        self.unit = opaque_to_compile(unit)
         if self.learns:
             self.running = risk.running()
         else:
@@ -250,7 +250,7 @@ class Step:
                 weights = weights * (present.sum() if criterion.weight_sum == "tasks" else criterion.weight_sum)
         if self.number < len(self.counts):
             weights = torch.cat([weights, criterion.auxiliary_weights(weights.device)])
-        return kept_for_backward(weights)
+        return opaque_to_compile(weights)
 
     def _average_own_gradients(self) -> None:
         """In a window, a rank's totals train the strategy's parameters by this rank's losses only."""

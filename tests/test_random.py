@@ -1,23 +1,23 @@
 import numpy as np
 
-from taskrobust.hashing import hash_of, uniform
+from taskrobust._random import random_bits, uniform
 
 
 def test_draws_are_those_of_splitmix64() -> None:
     key = np.array([1234567], dtype=np.uint64)  # the seed and the outputs commonly published for the algorithm
-    assert hash_of(key, np.arange(3)).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert random_bits(key, np.arange(3)).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 def test_a_draw_depends_on_key_and_counter_only() -> None:
     keys = np.arange(40, dtype=np.uint64)
-    table = hash_of(keys[:, None], np.arange(50))
+    table = random_bits(keys[:, None], np.arange(50))
     assert table.shape == (40, 50)
-    assert hash_of(keys[7:8], 13) == table[7, 13]
-    assert len(np.unique(hash_of(hash_of(keys, 3)[:, None], np.arange(50)))) == table.size
+    assert random_bits(keys[7:8], 13) == table[7, 13]
+    assert len(np.unique(random_bits(random_bits(keys, 3)[:, None], np.arange(50)))) == table.size
 
 
 def test_uniform_draws_fill_the_unit_interval_evenly() -> None:
-    draws = uniform(hash_of(np.array([0], dtype=np.uint64), np.arange(100_000)))
+    draws = uniform(random_bits(np.array([0], dtype=np.uint64), np.arange(100_000)))
     counts, _ = np.histogram(draws, bins=20, range=(0, 1))
     assert draws.min() >= 0
     assert draws.max() < 1

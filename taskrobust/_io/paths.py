@@ -36,7 +36,7 @@ def config_names() -> list[str]:
     return sorted(path.relative_to(CONFIGS.parent).as_posix() for path in CONFIGS.rglob("*.yaml"))
 
 
-def filled_in(path: str | Path) -> str:
+def expand_variables(path: str | Path) -> str:
     """A path with its environment variables filled in.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from taskrobust._io.paths import config_names, filled_in, find_config
+from taskrobust._io.paths import config_names, expand_variables, find_config
 from taskrobust._names import find_spelling
 from taskrobust.cli.help import HelpFormatter, arrange, introduction, summary
 from taskrobust.cli.kinds import class_of, classes, given_by_caller, group_of, in_words, takes_one, takes_several
@@ -73,7 +73,7 @@ class Options:
                 settings = config[name].get("init_args")
                 for value in vars(settings).values() if settings else ():
                     if isinstance(value, (str, Path)):
-                        filled_in(value)  # before the command imports what takes seconds
+                        expand_variables(value)  # before the command imports what takes seconds
         arguments = self.parser.instantiate(config)
         del arguments["config"]
         if "resolved" in self.parameters:

@@ -28,7 +28,7 @@ def compare(
     Args:
         runs: LABEL=FOLDER for each run. A folder may be of a pre-training run or of a fine-tuning run, or hold any
             number of both. A label that comes several times, or whose folder holds several runs, has several seeds.
-            FOLDER alone is labelled by its name, without -seed and a number at the end.
+            FOLDER alone is labeled by its name, without -seed and a number at the end.
         output: Folder of the results.
         baseline: Label that gains are over. None takes the first.
         statistic: What a table shows of several seeds: their mean or their median.

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from taskrobust.vision.data import Images, TargetCollate
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.transforms.crops import CentreCrop, Transform
+from taskrobust.vision.transforms.crops import CenterCrop, Transform
 
 if TYPE_CHECKING:
     from taskrobust.vision.downstream.model import DownstreamModel
@@ -55,7 +55,7 @@ def compare_predictions(
     for label, model in models.items():
         modalities = model.inputs | model.task.targets()
         side = sides[label]
-        images = test(modalities, CentreCrop(side))
+        images = test(modalities, CenterCrop(side))
         keys = [(index, 0) for index in range(first, min(first + rows, len(images)))]
         batch = TargetCollate(modalities, side)(images.__getitems__(keys))
         with torch.inference_mode():

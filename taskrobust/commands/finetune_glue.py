@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from rich.console import Console
 
-from taskrobust._io.paths import filled_in
+from taskrobust._io.manifest import check_same_settings
+from taskrobust._io.paths import expand_variables
 from taskrobust.nlp.glue.tasks import GLUE, glue_tasks
 from taskrobust.training.config import LoopConfig
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.optim import OptimConfig
-from taskrobust.training.run_folder import Resume, differences
+from taskrobust.training.run_folder import MAY_CHANGE, Resume
 
 if TYPE_CHECKING:
     from taskrobust.nlp.glue.table import GlueTable
@@ -62,7 +63,7 @@ def finetune_glue(
         predict: Whether to write predictions on the test sets, in the leaderboard's format, to submission/ in the
             output folder: those of the seed whose score is the median.
         loop: Steps, batches, logging. Without steps and epochs there are ten epochs. The seed is one of ``seeds``.
-        optim: Optimiser and learning rate.
+        optim: Optimizer and learning rate.
         device: Device, precision and parallelism.
         resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants empty folders.
         resolved: The configuration in plain values, as it is kept in the run folders.
@@ -77,7 +78,7 @@ def finetune_glue(
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 5.
     """
     chosen, named_seeds = glue_tasks(tasks), _seeds(seeds)
-    source = filled_in(glue)
+    source = expand_variables(glue)
 
     # What follows takes seconds to import, and neither the options nor a mistake in them need it.
     from taskrobust.nlp.classifier import find_pretrained, load_tokenizer
@@ -159,13 +160,6 @@ def _runs(output: Path) -> list[Path]:
 
 def _check_same(output: Path, resolved: dict[str, Any]) -> None:
     """All runs of a table differ in their task and seed alone, and those there may be of other tasks and seeds."""
-    here = {name: value for name, value in resolved.items() if name not in ("tasks", "seeds")}
     for run in _runs(output):
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        there = {name: value for name, value in config.items() if name not in ("tasks", "seeds")}
-        changed = differences(there, here)
-        if changed:
-            raise ValueError(
-                f"The runs of {output} make one table, and {run} is of another configuration: "
-                f"{'; '.join(changed)}. Choose another --output."
-            )
+        there = yaml.safe_load((run / "config.yaml").read_text())
+        check_same_settings(run, there, resolved, {*MAY_CHANGE, "tasks", "seeds"})

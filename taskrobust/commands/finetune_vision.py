@@ -18,7 +18,7 @@ from taskrobust.vision.downstream.augmentation import Augmentation, Crops
 from taskrobust.vision.downstream.base import DownstreamTask
 from taskrobust.vision.downstream.rooms import RoomsConfig, prepare_rooms, rooms_of
 from taskrobust.vision.modalities import Depth, Modality, Rgb
-from taskrobust.vision.transforms.crops import CentreCrop, Transform
+from taskrobust.vision.transforms.crops import CenterCrop, Transform
 from taskrobust.weighting import Uniform
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def finetune_vision(
             earlier a block comes.
         pictures: How many of the held-out images are drawn at each evaluation, where maps are predicted.
         loop: Steps or epochs, batches, logging.
-        optim: Optimiser and learning rate.
+        optim: Optimizer and learning rate.
         device: Device, precision and parallelism.
         resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
         resolved: The configuration in plain values, as it is kept in the run folder.
@@ -140,8 +140,8 @@ def finetune_vision(
             raise ValueError(f"Expected a size that is a multiple of the patch's {tuned.patch_size}, got {side}.")
         modalities = tuned.inputs | task.targets()
         train_images = train(modalities, augmentation.transform(side, loop.seed))
-        held_out_images = held_out(modalities, CentreCrop(side))
-        test_images = held_out_images if test is None else test(modalities, CentreCrop(side))
+        held_out_images = held_out(modalities, CenterCrop(side))
+        test_images = held_out_images if test is None else test(modalities, CenterCrop(side))
     task.check({"train": train_images, "held_out": held_out_images, "test": test_images})
     tuned.encoder.set_drop_path(drop_path if task.trains_encoder else 0.0)
     if device.compile:

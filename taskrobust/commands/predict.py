@@ -9,7 +9,7 @@ from taskrobust.vision.data import MaeCollate
 from taskrobust.vision.data.base import DAMAGED, Sample
 from taskrobust.vision.mae.masking import TokenBudget
 from taskrobust.vision.modalities import Rgb
-from taskrobust.vision.transforms.crops import CentreCrop
+from taskrobust.vision.transforms.crops import CenterCrop
 
 if TYPE_CHECKING:
     from taskrobust.vision.mae.model import MultiModalMae
@@ -22,14 +22,14 @@ def predict(
     visible: int | None = None,
     seed: int = 0,
 ) -> None:
-    """Predict all maps of colour images with a pre-trained Multi-Modal Mask MAE.
+    """Predict all maps of color images with a pre-trained Multi-Modal Mask MAE.
 
     For each image a folder in ``output`` holds grid.png (the masked image, predictions and what is known) and the
     predicted maps, one file each; what is there is replaced. A large square in the middle of the image is taken.
 
     Args:
         model: A run folder, of which the final model is taken, or a model's own folder.
-        image: Files of colour images.
+        image: Files of color images.
         output: Folder of the pictures.
         visible: Patches of the image that the model sees, at most all that it has. None takes as many as in training.
         seed: Names the mask.
@@ -45,7 +45,7 @@ def predict(
     trained = load_model(model).eval()
     names = [name for name, modality in trained.inputs.items() if isinstance(modality, Rgb)]
     if not names:
-        raise ValueError(f"Expected a model that reads colour images, {model} reads {list(trained.inputs)}.")
+        raise ValueError(f"Expected a model that reads color images, {model} reads {list(trained.inputs)}.")
     if visible is not None:
         if not 0 < visible <= trained.patches:
             raise ValueError(f"Expected 1 to {trained.patches} visible patches, got {visible}.")
@@ -73,5 +73,5 @@ def _read(path: Path, name: str, model: "MultiModalMae") -> Sample:
             decoded = modality.decode(file)
     except DAMAGED as error:
         raise ValueError(f"{path} cannot be read as an image: {error}.") from error
-    crop = CentreCrop(model.image_size)({name: decoded}, (0, 0))[name]
+    crop = CenterCrop(model.image_size)({name: decoded}, (0, 0))[name]
     return {name: modality.pack(crop)}

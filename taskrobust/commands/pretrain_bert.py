@@ -66,7 +66,7 @@ def pretrain_bert(
     resume: Resume = "auto",
     resolved: dict[str, Any],
 ) -> Evaluation:
-    """Pre-train a Part-of-Speech Mask BERT: nine masked language modelling tasks and next sentence prediction.
+    """Pre-train a Part-of-Speech Mask BERT: nine masked language modeling tasks and next sentence prediction.
 
     The run folder holds config.yaml (with it the run goes on), metrics.jsonl, tensorboard/, checkpoints/, the final
     model in model/ and the one whose worst class did best on held-out text in best/; both load by ``from_pretrained``.
@@ -75,8 +75,8 @@ def pretrain_bert(
         corpus: The annotated text, and what it is made from.
         output: The run folder.
         weighting: How the nine classes are weighed. Uniform is the average of the nine (equation 4 of the paper),
-            Proportional the masked language modelling loss of BERT.
-        risk: How the classes' risks are smoothed and normalised before they are weighed.
+            Proportional the masked language modeling loss of BERT.
+        risk: How the classes' risks are smoothed and normalized before they are weighed.
         nsp_weight: Weight of next sentence prediction, which stays outside of the weighting.
         masking: Which words are masked.
         bert: The size of the model.
@@ -84,7 +84,7 @@ def pretrain_bert(
             parameters.
         held_out_pairs: Pairs of the held-out corpus that are evaluated, always with the same masks.
         loop: Steps, batches, logging.
-        optim: Optimiser and learning rate.
+        optim: Optimizer and learning rate.
         device: Device, precision and parallelism.
         on_nonfinite: What a loss that is NaN or infinite does: ``raise`` ends the run with an error that names the
             task, ``skip`` leaves such steps out.

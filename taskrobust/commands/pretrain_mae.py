@@ -20,7 +20,7 @@ from taskrobust.vision.data import Images, MaeCollate
 from taskrobust.vision.data.unreadable import report_unreadable
 from taskrobust.vision.mae.masking import Budget
 from taskrobust.vision.modalities import Modality
-from taskrobust.vision.transforms.crops import CentreCrop, JointCrop, Transform
+from taskrobust.vision.transforms.crops import CenterCrop, JointCrop, Transform
 from taskrobust.weighting import SoftmaxMinimax, Weighting
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def pretrain_mae(
         modalities: What is read and predicted, by name: ``Rgb``, ``Depth``, ``SemSeg``, ``NormRgb``. Each is a task.
         scenes: Rooms to generate before, where they are not there yet.
         weighting: How the tasks are weighed. Uniform is the average.
-        risk: How the tasks' risks are smoothed and normalised before they are weighed.
+        risk: How the tasks' risks are smoothed and normalized before they are weighed.
         mae: The size of the model.
         crop: The random crops.
         init_from: A model to start from, of the same modalities and sizes: a run folder, a model's folder or a name on
@@ -123,7 +123,7 @@ def pretrain_mae(
         held_out_samples: How many of the held-out images are evaluated, always with the same masks. None takes all.
         pictures: How many of them are drawn at each evaluation.
         loop: Steps, batches, logging.
-        optim: Optimiser and learning rate.
+        optim: Optimizer and learning rate.
         device: Device, precision and parallelism.
         on_nonfinite: What a loss that is NaN or infinite does: ``raise`` ends the run with an error that names the
             task, ``skip`` leaves such steps out.
@@ -152,7 +152,7 @@ def pretrain_mae(
         run = RunFolder(output, compute.recorded_in(resolved), resume, accelerator.is_main_process)
         random_crop = JointCrop(mae.image_size, scale=crop.scale, ratio=crop.ratio, flip=crop.flip, seed=loop.seed)
         train_images = train(modalities, random_crop)
-        held_out_images = held_out(modalities, CentreCrop(mae.image_size))
+        held_out_images = held_out(modalities, CenterCrop(mae.image_size))
     if held_out_samples is None:
         held_out_samples = len(held_out_images)
     elif not 0 < held_out_samples <= len(held_out_images):

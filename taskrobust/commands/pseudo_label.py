@@ -8,9 +8,10 @@ from typing import Any, Final, Literal
 
 import torch
 
+from taskrobust._io.atomic import write_atomically
 from taskrobust.vision.data.base import OnError
 from taskrobust.vision.modalities import Rgb
-from taskrobust.vision.pseudo_labels.labelers import DepthKind, DepthLabeller, Labeller, Precision, SemSegLabeller
+from taskrobust.vision.pseudo_labels.labelers import DepthKind, DepthLabeler, Labeler, Precision, SemSegLabeler
 
 MANIFEST: Final = "pseudo_labels.json"
 """The file that says which models made the maps of a folder."""
@@ -39,8 +40,8 @@ def pseudo_label(
     Run again after an interruption, it goes on where it stopped. Several processes, started by torchrun, share the
     images. OUTPUT/pseudo_labels.json names the models; maps of other models in the same folder are refused.
 
-    Depth: a larger number is farther. Metres are stored as millimetres. What has no unit fills 1 to 65535 in every
-    image; inverse depth (MiDaS) is negated, so it stays linear in one over the distance. Pre-training standardises
+    Depth: a larger number is farther. Meters are stored as millimeters. What has no unit fills 1 to 65535 in every
+    image; inverse depth (MiDaS) is negated, so it stays linear in one over the distance. Pre-training standardizes
     every image, so that unit and offset do not matter. The public MultiMAE used Omnidata's DPT, which predicts depth,
     not its inverse, and which transformers does not host: the default is a model of the same architecture.
 
@@ -52,7 +53,7 @@ def pseudo_label(
         output: Folder for the maps.
         depth_model: Depth estimation model of transformers: a folder or a name on the hub. Null makes no depth.
         semseg_model: Mask2Former of transformers: a folder or a name on the hub. Null makes no class maps.
-        depth_kind: What the depth model predicts: metric (metres), relative (larger is farther) or inverse (larger is
+        depth_kind: What the depth model predicts: metric (meters), relative (larger is farther) or inverse (larger is
             nearer). Auto knows MiDaS DPT, Depth Anything, ZoeDepth, GLPN and Depth Pro.
         batch_size: Images that a model reads at once. Only images that it reads at the same size go together.
         workers: Processes that read images, and threads that write maps. 0 reads in the main process.
@@ -79,15 +80,15 @@ def pseudo_label(
     where = _device(device)
     if precision == "fp16" and where.type == "cpu":
         raise ValueError("Expected an accelerator for precision fp16, got the CPU. Use bf16 or fp32.")
-    labellers: list[Labeller] = []
+    labelers: list[Labeler] = []
     if depth_model is not None:
         kind: DepthKind | None = None if depth_kind == "auto" else depth_kind
-        labellers.append(DepthLabeller(depth_model, where, precision, kind))
+        labelers.append(DepthLabeler(depth_model, where, precision, kind))
     if semseg_model is not None:
-        labellers.append(SemSegLabeller(semseg_model, where, precision))
-    _claim(output, labellers)
-    for labeller in labellers:
-        label_images(labeller, source, images, output, batch_size=batch_size, workers=workers, on_error=on_error)
+        labelers.append(SemSegLabeler(semseg_model, where, precision))
+    _claim(output, labelers)
+    for labeler in labelers:
+        label_images(labeler, source, images, output, batch_size=batch_size, workers=workers, on_error=on_error)
 
 
 def find_images(source: Path) -> list[str]:
@@ -130,16 +131,16 @@ def _device(name: Literal["auto", "cpu"]) -> torch.device:
     return torch.device(accelerator.type, index)
 
 
-def _claim(output: Path, labellers: Sequence[Labeller]) -> None:
+def _claim(output: Path, labelers: Sequence[Labeler]) -> None:
     """Writes down which models make the maps, unless the folder holds maps of others."""
     from taskrobust.vision.pseudo_labels.label_images import rank
 
     # Folders before the manifest: another process writes them the other way round.
-    there = {labeller.modality for labeller in labellers if _has_entries(output / labeller.modality)}
+    there = {labeler.modality for labeler in labelers if _has_entries(output / labeler.modality)}
     before = _read_manifest(output)
     manifest = dict(before)
-    for labeller in labellers:
-        name, now = labeller.modality, labeller.provenance
+    for labeler in labelers:
+        name, now = labeler.modality, labeler.provenance
         if name not in there:
             manifest[name] = now
         elif name not in before:
@@ -152,13 +153,11 @@ def _claim(output: Path, labellers: Sequence[Labeller]) -> None:
                 f"Expected the maps in {output / name} to be of one model: they are of {_told(before[name])}, this is "
                 f"{_told(now)}. Name another output, or delete {output / name}."
             )
-    if manifest != before:
+    if manifest != before and rank() == 0:
         output.mkdir(parents=True, exist_ok=True)
-        unfinished = output / f".{MANIFEST}.{rank()}"
-        unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
-        unfinished.replace(output / MANIFEST)
-    for labeller in labellers:
-        (output / labeller.modality).mkdir(exist_ok=True)
+        write_atomically(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    for labeler in labelers:
+        (output / labeler.modality).mkdir(exist_ok=True)
 
 
 def _has_entries(folder: Path) -> bool:

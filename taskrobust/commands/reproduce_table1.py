@@ -78,8 +78,8 @@ def reproduce_table1(
     for (weighting, seed), place in folders.items():
         parts += _parts(recipe, weighting, seed, place, processes)
     parts = longest_chains_first(parts)
-    labelled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
-    comparison = ("compare", *labelled, "--output", str(folder / "comparison"), "--statistic", "median", *MISSING)
+    labeled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
+    comparison = ("compare", *labeled, "--output", str(folder / "comparison"), "--statistic", "median", *MISSING)
     names = tuple(part.name for part in parts)
     parts.append(Part(name="comparison", command=comparison, finished=(), after=names, minutes=0.2))
     carry_out(Plan(folder, parts), jobs or recipe.jobs, dry_run)

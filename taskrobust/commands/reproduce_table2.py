@@ -47,9 +47,9 @@ def reproduce_table2(
     measured = [weighting for weighting in weightings or WEIGHTINGS if weighting in STRATEGIES]
     parts.append(_cost(recipe, folder, measured))
     names = tuple(part.name for part in parts)
-    labelled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
-    labelled += [f"{weighting}={folder / 'cost' / weighting}" for weighting in measured]
-    comparison = ("compare", *labelled, "--output", str(folder / "comparison"), *MISSING)
+    labeled = [f"{weighting}={place}" for (weighting, _), place in folders.items()]
+    labeled += [f"{weighting}={folder / 'cost' / weighting}" for weighting in measured]
+    comparison = ("compare", *labeled, "--output", str(folder / "comparison"), *MISSING)
     parts.append(Part(name="comparison", command=comparison, finished=(), after=names, minutes=0.2))
     parts.append(figure(recipe, folder, folders))
     carry_out(Plan(folder, parts), jobs or recipe.jobs, dry_run)

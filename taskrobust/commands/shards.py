@@ -1,6 +1,5 @@
 """The command that packs folders of images and maps into tar shards."""
 
-import json
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +12,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from taskrobust._io.files_to_merge import crc32, remove_leftovers, replacing
+from taskrobust._io.atomic import checksum, remove_leftovers, replacing
 from taskrobust.vision.data.listing import Listing, Missing
-from taskrobust.vision.data.shards import FORMAT, LABEL, MANIFEST, read_manifest
+from taskrobust.vision.data.shards import LABEL, MANIFEST
 
 
 def shards(
@@ -49,18 +48,12 @@ def shards(
         )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     listing = _list(source, missing)
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "complete": False,
-        "options": {"samples_per_shard": samples_per_shard, "listing": listing.checksum()},
-        "source": str(source.absolute()),
-        "samples": len(listing),
-    }
-    if _is_complete(output, manifest["options"]):
+    options = {"samples_per_shard": samples_per_shard, "listing": listing.checksum()}
+    if MANIFEST.is_started(output, options) and MANIFEST.is_complete(output):
         console.print(f"{output} is complete.")
         return
     output.mkdir(parents=True, exist_ok=True)
-    _write_manifest(output, manifest)
+    MANIFEST.write(output, options, complete=False)
     remove_leftovers(output)
     tasks = [
         _Task(output / f"shard-{number:05d}.tar", first, min(first + samples_per_shard, len(listing)))
@@ -73,7 +66,8 @@ def shards(
         for shard in pool.map(partial(_pack, listing), tasks):
             shards.append(shard)
             progress.advance(bar, shard["samples"])
-    _write_manifest(output, manifest | _contents(listing) | {"complete": True, "shards": shards})
+    contents = {"source": str(source.absolute()), "samples": len(listing), **_contents(listing), "shards": shards}
+    MANIFEST.write(output, options, complete=True, **contents)
     console.print(f"{output} is complete: {len(listing):,} samples in {len(shards):,} shards.")
 
 
@@ -83,25 +77,6 @@ def _list(source: Path, missing: Missing) -> Listing:
         raise ValueError(f"Expected a folder with a folder for each modality, {source} holds none.")
     suffixes = tuple(Image.registered_extensions())
     return Listing(folders, dict.fromkeys(folders, suffixes), missing)
-
-
-def _is_complete(output: Path, options: dict[str, Any]) -> bool:
-    """Whether the folder holds the shards already; fails where it holds anything but shards of the same options."""
-    if (output / MANIFEST).exists():
-        manifest = read_manifest(output)
-        if manifest["options"] != options:
-            raise ValueError(
-                f"{output} holds shards of other files or another samples_per_shard. Name another folder, or delete it."
-            )
-        return bool(manifest["complete"]) and all((output / shard["file"]).exists() for shard in manifest["shards"])
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"Expected a new or empty folder, {output} holds something that is no shards.")
-    return False
-
-
-def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
-    with replacing(output / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _contents(listing: Listing) -> dict[str, Any]:
@@ -131,7 +106,7 @@ def _pack(listing: Listing, task: _Task) -> dict[str, Any]:
                     member.size = len(content)
                     tar.addfile(member, BytesIO(content))
     size = task.path.stat().st_size
-    return {"file": task.path.name, "samples": task.end - task.first, "bytes": size, "crc32": crc32(task.path)}
+    return {"file": task.path.name, "samples": task.end - task.first, "bytes": size, "crc32": checksum(task.path)}
 
 
 def _members(listing: Listing, sample: int) -> Iterator[tuple[str, bytes]]:

@@ -60,7 +60,7 @@ def step_cost(
 ) -> None:
     """Measure a pre-training step of Multi-Modal Mask MAE with each weighting: operations and time.
 
-    Colours, depth and labels are noise; the time of a step does not depend on them. The steps of the weightings
+    Colors, depth and labels are noise; the time of a step does not depend on them. The steps of the weightings
     alternate, so that a machine that is slow for a while is so for all.
 
     Args:
@@ -84,16 +84,16 @@ def step_cost(
     compute = resolve_device(device)
     accelerator = make_accelerator(compute)
     batch = {name: tensor.to(accelerator.device) for name, tensor in _noise(batch_size, mae.image_size).items()}
-    synchronise = torch.accelerator.synchronize if accelerator.device.type != "cpu" else nullcontext
+    synchronize = torch.accelerator.synchronize if accelerator.device.type != "cpu" else nullcontext
     step = {name: _step(name, mae, batch, accelerator.autocast, accelerator.device) for name in weightings}
     flops = {name: _operations(step[name]) for name in weightings}
     times: dict[str, list[float]] = {name: [] for name in weightings}
     for number in track(range(_WARM_UP + steps), "steps", transient=True):
         for name in weightings:
-            synchronise()
+            synchronize()
             start = time.perf_counter()
             step[name]()
-            synchronise()
+            synchronize()
             if number >= _WARM_UP:
                 times[name].append(time.perf_counter() - start)
     where = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else _processor()

@@ -70,7 +70,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_l
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
-    # The longest sequence of the batch would be a tighter bound, and a host synchronisation.
+    # The longest sequence of the batch would be a tighter bound, and a host synchronization.
     attended = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, max_length, max_length, scale=scaling)
     assert isinstance(attended, Tensor)
     return attended[None]

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskrobust.hashing import hash_of, uniform
+from taskrobust._random import random_bits, uniform
 from taskrobust.nlp.corpus.store import CLASS_BITS, WORD_START, PairBatch
 from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 
@@ -127,7 +127,7 @@ class Masking:
         index, epoch = index_and_epoch.T
         if self.schedule == "static":
             epoch = epoch % STATIC_MASKS
-        return hash_of(hash_of(np.array([self.seed], dtype=np.uint64), index), epoch)
+        return random_bits(random_bits(np.array([self.seed], dtype=np.uint64), index), epoch)
 
     def _most_pieces(self, length: int) -> int:
         return math.ceil(self.mask_fraction * length)
@@ -169,7 +169,7 @@ class Masking:
         """As many words of each sequence as can be masked, in the order in which they are drawn."""
         length = classes.shape[1]
         position = np.arange(length, dtype=np.uint64)
-        order = hash_of(hash_of(keys, _WORD_ORDER)[:, None], position)
+        order = random_bits(random_bits(keys, _WORD_ORDER)[:, None], position)
         order &= _RANDOM_BITS
         order |= position
         if self.stratified:
@@ -182,12 +182,12 @@ class Masking:
         self, input_ids: NDArray[np.int64], positions: NDArray[np.int64], keys: NDArray[np.uint64]
     ) -> NDArray[np.int64]:
         sequence, position = np.divmod(positions, input_ids.shape[1])
-        bits = hash_of(hash_of(keys, _REPLACEMENT)[sequence], position)
+        bits = random_bits(random_bits(keys, _REPLACEMENT)[sequence], position)
         fate = uniform(bits)
         replaced = input_ids.copy()
         replaced.ravel()[positions[fate < 0.8]] = self.mask_id
         at_random = (fate >= 0.8) & (fate < 0.9)
-        pick = uniform(hash_of(bits[at_random], 0)) * len(self.ordinary_ids)
+        pick = uniform(random_bits(bits[at_random], 0)) * len(self.ordinary_ids)
         replaced.ravel()[positions[at_random]] = self.ordinary_ids[pick.astype(np.int64)]
         return replaced
 
@@ -201,7 +201,7 @@ def _draw_class(classes: NDArray[np.uint8], maskable: NDArray[np.bool_], keys: N
     """One of the classes that a sequence has words of; any where it has none."""
     present = np.stack([((classes == c) & maskable).any(axis=1) for c in range(len(CLASSES))], axis=1)
     count = np.cumsum(present, axis=1)
-    pick = np.floor(uniform(hash_of(keys, _SEQUENCE_CLASS)) * count[:, -1])
+    pick = np.floor(uniform(random_bits(keys, _SEQUENCE_CLASS)) * count[:, -1])
     drawn: NDArray[np.int64] = np.argmax(count > pick[:, None], axis=1)
     return drawn
 

@@ -1,4 +1,4 @@
-"""The maths of a comparison: centre and spread over runs, mean and worst over tasks, gains over a baseline."""
+"""The maths of a comparison: center and spread over runs, mean and worst over tasks, gains over a baseline."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -35,7 +35,7 @@ RISK: Final = Quantity("risk", "largest", False, 3)
 
 @dataclass(frozen=True)
 class Estimate:
-    """Centre and spread of the values of several runs.
+    """Center and spread of the values of several runs.
 
     Args:
         value: Their mean or median.
@@ -49,10 +49,10 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float], statistic: Statistic = "mean") -> "Estimate":
-        """Centre and spread of values, of which there is at least one."""
+        """Center and spread of values, of which there is at least one."""
         has_spread = len(values) > 1 and all(map(math.isfinite, values))
-        centre = fmean(values) if statistic == "mean" else median(values)
-        return cls(centre, stdev(values) if has_spread else math.nan, len(values))
+        center = fmean(values) if statistic == "mean" else median(values)
+        return cls(center, stdev(values) if has_spread else math.nan, len(values))
 
     def overlaps(self, other: "Estimate") -> bool:
         """Whether the intervals of value ± spread overlap. False where a spread is not known."""
@@ -101,7 +101,7 @@ class Comparison:
         counted: The tasks that mean and worst are over, if all labels have them.
         baseline: The label that gains are over.
         quantity: What the values are.
-        statistic: Centre of the runs of a task.
+        statistic: Center of the runs of a task.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class Comparison:
         by_task = [self.values[label][task] for task in tasks]
         complete = set(by_task[0]).intersection(*by_task[1:])
         means = [fmean(values[run] for values in by_task) for run in complete]
-        centre = fmean(self.estimates[label][task].value for task in tasks)
-        return Estimate(centre, Estimate.of(means).spread if means else math.nan, len(means))
+        center = fmean(self.estimates[label][task].value for task in tasks)
+        return Estimate(center, Estimate.of(means).spread if means else math.nan, len(means))
 
     def gain(self, label: str, task: str) -> float:
         """How much better a label is than the baseline on a task."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS: Final = ("#7f7f7f", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#9a6324", "#d55e00")
-"""Those of Okabe and Ito, which the colour-blind can tell apart."""
+"""Those of Okabe and Ito, which the color-blind can tell apart."""
 
 MARKERS: Final = "osD^vP*X"
 
@@ -29,7 +29,7 @@ class Style:
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
-    """How each label is drawn, by its place; more than eight share colours."""
+    """How each label is drawn, by its place; more than eight share colors."""
     places = range(len(labels))
     return {
         label: Style(COLOURS[i % len(COLOURS)], MARKERS[(i + i // 8) % len(MARKERS)])
@@ -50,8 +50,8 @@ def draw_gain_and_cost(compared: Compared, look: Mapping[str, Style]) -> "Figure
     quantity = comparison.quantity
     figure = Figure((8, 4.8), dpi=DPI, layout="constrained")
     axis = figure.subplots()
-    axis.axhline(0, color="grey", linewidth=0.8)
-    axis.axvline(0, color="grey", linewidth=0.8)
+    axis.axhline(0, color="gray", linewidth=0.8)
+    axis.axvline(0, color="gray", linewidth=0.8)
     for label, standing in comparison.standings.items():
         axis.errorbar(
             standing.mean_gain,
@@ -94,7 +94,7 @@ def draw_gains(compared: Compared, look: Mapping[str, Style]) -> "Figure":
     axis = figure.subplots()
     for place, task in enumerate(tasks):
         band = _bar(at_baseline[task].spread)
-        axis.fill_betweenx([place - 0.42, place + 0.42], -band, band, color="grey", alpha=0.25, linewidth=0)
+        axis.fill_betweenx([place - 0.42, place + 0.42], -band, band, color="gray", alpha=0.25, linewidth=0)
     for rank, label in enumerate(others):
         estimates = comparison.estimates[label]
         offset = 0.7 * ((rank + 0.5) / len(others) - 0.5)
@@ -109,7 +109,7 @@ def draw_gains(compared: Compared, look: Mapping[str, Style]) -> "Figure":
             label=label,
             **vars(look[label]),
         )
-    axis.axvline(0, color="grey", linewidth=0.8)
+    axis.axvline(0, color="gray", linewidth=0.8)
     axis.set_yticks(range(len(tasks)), [compared.names[task] for task in tasks])
     axis.invert_yaxis()
     axis.set_xlabel(f"gain over {comparison.baseline}, right is better (band: spread of {comparison.baseline})")
@@ -133,10 +133,10 @@ def draw_effective_tasks(runs: Mapping[str, Sequence[RunRecord]], look: Mapping[
         by_step = [{line["step"]: line["effective_tasks"] for line in record.training} for record in records]
         steps = [step for step in by_step[0] if all(of_run.get(step) is not None for of_run in by_step)]
         values = [[of_run[step] for of_run in by_step] for step in steps]
-        colour = look[label].color
-        axis.plot(steps, [fmean(of_step) for of_step in values], color=colour, label=label)
+        color = look[label].color
+        axis.plot(steps, [fmean(of_step) for of_step in values], color=color, label=label)
         lowest, highest = [min(of_step) for of_step in values], [max(of_step) for of_step in values]
-        axis.fill_between(steps, lowest, highest, color=colour, alpha=0.2, linewidth=0)
+        axis.fill_between(steps, lowest, highest, color=color, alpha=0.2, linewidth=0)
     axis.set_xlabel("step")
     axis.set_ylabel("effective number of tasks")
     axis.grid(alpha=0.25)
@@ -162,4 +162,4 @@ def _name_corners(axis: "Axes") -> None:
     }
     for (x, y), text in corners.items():
         place: dict[str, Any] = {"ha": "left" if x < 0.5 else "right", "va": "bottom" if y < 0.5 else "top"}
-        axis.text(x, y, text, transform=axis.transAxes, fontsize=8, color="grey", **place)
+        axis.text(x, y, text, transform=axis.transAxes, fontsize=8, color="gray", **place)

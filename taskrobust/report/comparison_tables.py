@@ -50,8 +50,8 @@ def cost_table(sources: Sequence[Source], baseline: str) -> Table | None:
         return None
     rows, notes = [], []
     if any(speeds.values()):
-        seconds = [_centre([1e3 * speed.seconds_per_step for speed in speeds[label]]) for label in labels]
-        samples = [_centre([speed.samples_per_second for speed in speeds[label]]) for label in labels]
+        seconds = [_center([1e3 * speed.seconds_per_step for speed in speeds[label]]) for label in labels]
+        samples = [_center([speed.samples_per_second for speed in speeds[label]]) for label in labels]
         rows += [
             Row("samples per second", _cells(samples)),
             Row("ms per step", _cells(seconds)),
@@ -143,8 +143,8 @@ def _number_of_runs(comparison: Comparison, label: str) -> str:
 
 
 def _measured_rows(labels: Sequence[str], costs: Sequence[Sequence[MeasuredCost]], baseline: str) -> list[Row]:
-    flops = [_centre([cost.flops_per_step / 1e9 for cost in of_label]) for of_label in costs]
-    seconds = [_centre([1e3 * cost.seconds_per_step for cost in of_label]) for of_label in costs]
+    flops = [_center([cost.flops_per_step / 1e9 for cost in of_label]) for of_label in costs]
+    seconds = [_center([1e3 * cost.seconds_per_step for cost in of_label]) for of_label in costs]
     sizes = [", ".join({str(cost.batch_size): None for cost in of_label}) or None for of_label in costs]
     devices = [", ".join(dict.fromkeys(cost.device for cost in of_label)) or None for of_label in costs]
     return [
@@ -164,7 +164,7 @@ def _ratio_rows(name: str, labels: Sequence[str], estimates: Sequence[Estimate |
     return [Row(name, tuple(Cell(estimate.value / unit.value if estimate else None) for estimate in estimates), ".2f")]
 
 
-def _centre(values: Sequence[float]) -> Estimate | None:
+def _center(values: Sequence[float]) -> Estimate | None:
     return Estimate.of(values) if values else None
 
 

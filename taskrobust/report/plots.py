@@ -56,7 +56,7 @@ def draw_risks_and_weights(runs: Sequence[RunRecord]) -> "Figure":
     figure = Figure((width, 6.5), dpi=DPI, layout="constrained")
     axes = figure.subplots(2, len(runs), sharex=True, sharey="row", squeeze=False)
     tasks = list(dict.fromkeys(task for run in runs for task in run.training[0]["risks"]))
-    colours = {task: colormaps["tab10"](number % 10) for number, task in enumerate(tasks)}
+    colors = {task: colormaps["tab10"](number % 10) for number, task in enumerate(tasks)}
     for column, run in enumerate(runs):
         steps = [line["step"] for line in run.training]
         risk_axis, weight_axis = axes[:, column]
@@ -64,12 +64,12 @@ def draw_risks_and_weights(runs: Sequence[RunRecord]) -> "Figure":
         for task in run.training[0]["risks"]:
             width = 2.4 if task == last["worst_task"] else 1.2
             risks = [_number(line["risks"][task]) for line in run.training]
-            risk_axis.plot(steps, _smooth(risks), color=colours[task], linewidth=width, label=task)
+            risk_axis.plot(steps, _smooth(risks), color=colors[task], linewidth=width, label=task)
             if last["risks"].get(task) is not None:
-                risk_axis.plot(last["step"], last["risks"][task], "o", markersize=5, color=colours[task])
+                risk_axis.plot(last["step"], last["risks"][task], "o", markersize=5, color=colors[task])
             if task in run.training[0]["weights"]:  # not one of a fixed weight
                 weights = [_number(line["weights"][task]) for line in run.training]
-                weight_axis.plot(steps, _smooth(weights), color=colours[task], linewidth=width)
+                weight_axis.plot(steps, _smooth(weights), color=colors[task], linewidth=width)
         risk_axis.set_title(run.label)
         weight_axis.set_xlabel("step")
     axes[0, 0].set_ylabel("risk (dots: held-out)")

@@ -78,7 +78,7 @@ def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic, 
     Args:
         sources: All labels.
         baseline: The label that gains are over.
-        statistic: Centre of the runs of a task.
+        statistic: Center of the runs of a task.
         warnings: Sentences on what was not found.
     """
     labels = [source.label for source in sources]
@@ -86,7 +86,7 @@ def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic, 
     sections = []
     scores = compare_scores(sources, baseline, statistic)
     if scores:
-        table = comparison_table(scores, "scores", "Downstream scores in per cent, higher is better")
+        table = comparison_table(scores, "scores", "Downstream scores in percent, higher is better")
         plots = _comparison_plots(scores, "scores", look)
         sections.append(Section("Downstream tasks", table, headline(scores), details(scores), plots))
     risks = compare_risks(sources, baseline, statistic)

@@ -16,7 +16,7 @@ def compare_risks(sources: Sequence[Source], baseline: str, statistic: Statistic
     Args:
         sources: All labels.
         baseline: The label that gains are over.
-        statistic: Centre of the runs of a task.
+        statistic: Center of the runs of a task.
     """
     found = [source for source in sources if source.pretraining]
     if not found:

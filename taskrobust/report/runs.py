@@ -62,7 +62,7 @@ def read_unfinished(path: Path, label: str) -> RunRecord:
         raise ValueError(f"Expected a run folder with metrics.jsonl, got {path}.")
     lines = _read_lines(metrics)
     training = [line for line in lines if line["split"] == "train"]
-    held_out = [line for line in lines if line["split"] == "heldout"]
+    held_out = [line for line in lines if line["split"] == "held_out"]
     return RunRecord(label, training, held_out)
 
 

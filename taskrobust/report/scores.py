@@ -51,7 +51,7 @@ class Protocol(NamedTuple):
 
 
 def compare_scores(sources: Sequence[Source], baseline: str, statistic: Statistic) -> Compared | None:
-    """Compare the downstream scores, in per cent; None where there are none.
+    """Compare the downstream scores, in percent; None where there are none.
 
     Mean and worst are over all tasks but mismatched MNLI, which would count MNLI twice. A task that was measured on
     several data sets, or at several sizes, counts as several.
@@ -59,7 +59,7 @@ def compare_scores(sources: Sequence[Source], baseline: str, statistic: Statisti
     Args:
         sources: All labels.
         baseline: The label that gains are over.
-        statistic: Centre of the runs of a task.
+        statistic: Center of the runs of a task.
 
     Raises:
         ValueError: If a score is not a number, or a label has two scores of one task, data set, seed and pre-training.

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from taskrobust._io.atomic import write_whole
+from taskrobust._io.atomic import write_atomically
 from taskrobust._io.paths import unset_variables
 
 
@@ -87,7 +87,7 @@ class Plan:
         for part in self.parts:
             note = {"command": part.shell(), "identity": part.identity()}
             self._before.setdefault(part.name, {}).update(note)
-        write_whole(self._file, json.dumps(self._before, indent=2) + "\n")
+        write_atomically(self._file, json.dumps(self._before, indent=2) + "\n")
 
     def took(self, part: Part, seconds: float) -> None:
         """Note how long a part took, in this run of it."""

@@ -29,7 +29,7 @@ class Step:
     made_for: int = 1
 
     def batches(self, processes: int) -> tuple[str, ...]:
-        """Options with which a step of the optimiser has as many samples on another number of processes.
+        """Options with which a step of the optimizer has as many samples on another number of processes.
 
         Raises:
             ValueError: If they cannot be shared out.

@@ -26,7 +26,7 @@ class Checkpoints:
 
     Args:
         folder: Where they are.
-        accelerator: What saves and loads the state of model, optimiser, random numbers and registered objects.
+        accelerator: What saves and loads the state of model, optimizer, random numbers and registered objects.
         keep: How many are kept, so that there is one to fall back to.
     """
 

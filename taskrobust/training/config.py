@@ -7,7 +7,7 @@ class LoopConfig:
     """How long a run trains, on how much at a time, and how it is watched.
 
     Args:
-        steps: Steps of the optimiser. None takes 1000, or as many as ``epochs`` are.
+        steps: Steps of the optimizer. None takes 1000, or as many as ``epochs`` are.
         epochs: Passes over the training samples, in place of ``steps``.
         batch_size: Samples in a forward pass of one process.
         accumulation: Forward passes in a step.

@@ -1,7 +1,6 @@
 """Models and pictures that are whole or not there."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from taskrobust._io.atomic import replacing
 from taskrobust.training.evaluation import Evaluation
 
 
@@ -30,22 +30,13 @@ def export_model(folder: Path, write: Callable[[Path], None], step: int, evaluat
     Returns:
         What went wrong, if anything: then what was there before is whole.
     """
-    unfinished, old = folder.with_name(f".{folder.name}"), folder.with_name(f".{folder.name}-before")
-    for left_over in (unfinished, old):
-        shutil.rmtree(left_over, ignore_errors=True)
     try:
-        with torch.random.fork_rng():  # whatever ``write`` draws, the run goes on as without it
-            write(unfinished)
-        (unfinished / "evaluation.json").write_text(json.dumps({"step": step, **asdict(evaluation)}, indent=2))
-        if folder.exists():
-            folder.rename(old)
-        unfinished.rename(folder)
+        with replacing(folder) as unfinished:
+            with torch.random.fork_rng():  # whatever ``write`` draws, the run continues as without it
+                write(unfinished)
+            (unfinished / "evaluation.json").write_text(json.dumps({"step": step, **asdict(evaluation)}, indent=2))
     except Exception as error:  # on a full disk safetensors and torch raise errors of their own
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.rename(folder)
         return error
-    shutil.rmtree(old, ignore_errors=True)
     return None
 
 
@@ -58,6 +49,5 @@ def save_pictures(folder: Path, pictures: Mapping[str, NDArray[np.uint8]], step:
     folder.mkdir(exist_ok=True)
     for name, picture in pictures.items():
         path = folder / f"step-{step:08d}-{name}.png"
-        unfinished = path.with_name(f".{path.name}")
-        Image.fromarray(picture).save(unfinished, "PNG")
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            Image.fromarray(picture).save(unfinished, "PNG")

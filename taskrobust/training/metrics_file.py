@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from taskrobust._io.atomic import write_atomically
 from taskrobust.training.appending import AppendedFile
 
 
@@ -40,14 +41,12 @@ class MetricsFile:
             kept = []
             for text in self.path.read_bytes().splitlines(keepends=True):
                 line = json.loads(text) if text.endswith(b"\n") else None
-                is_last_evaluation = line is not None and line["step"] == last_step and line["split"] == "heldout"
+                is_last_evaluation = line is not None and line["step"] == last_step and line["split"] == "held_out"
                 if line is None or line["step"] > step or is_last_evaluation:
                     break
                 if text not in self.waiting:  # else it was written after the checkpoint in which it waits
                     kept.append(text)
-            unfinished = self.path.with_name(f".{self.path.name}")
-            unfinished.write_bytes(b"".join(kept))
-            unfinished.replace(self.path)
+            write_atomically(self.path, b"".join(kept))
         self._file.write()
 
     def append(self, line: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 @dataclass(kw_only=True)
 class OptimConfig:
-    """The optimiser, its learning rate over time, and the average of the parameters.
+    """The optimizer, its learning rate over time, and the average of the parameters.
 
     Args:
         lr: Peak learning rate of the model.

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from taskrobust._io.atomic import write_whole
+from taskrobust._io.atomic import write_atomically
 
 RESULTS = "results.json"
 
@@ -18,7 +18,7 @@ class Result:
     Args:
         task: Name of the downstream task.
         metric: Name of the score that tables show.
-        value: That score, larger is better, not in per cent.
+        value: That score, larger is better, not in percent.
         metrics: All scores by name.
         split: The part of the data that it was measured on, such as dev or test.
         data: The data, such as nyuv2 at 224 px.
@@ -42,7 +42,7 @@ class Result:
 
 def write_results(folder: Path, results: Sequence[Result]) -> None:
     """Write results.json, whole or not at all: its presence says that the run is finished."""
-    write_whole(folder / RESULTS, json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    write_atomically(folder / RESULTS, json.dumps([asdict(result) for result in results], indent=2) + "\n")
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -1,14 +1,16 @@
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from taskrobust._io.atomic import write_atomically
+from taskrobust._io.locks import exclusive
+from taskrobust._io.manifest import check_same_settings
+
 Resume = Literal["auto", "never"]
 
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "output",
     "resume",
     "on_nonfinite",
@@ -56,44 +58,29 @@ class RunFolder:
         if main:
             self._check(config, resume)
             path.mkdir(parents=True, exist_ok=True)
-            unfinished = path / ".config.yaml"
-            unfinished.write_text(yaml.safe_dump(config, sort_keys=False))
-            unfinished.replace(path / "config.yaml")
+            write_atomically(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keeps other processes out while this one trains. For the main rank.
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep other processes out while this one trains. For the main rank.
 
         Raises:
-            ValueError: If another process is training in the folder.
+            ValueError: On entering, if another process is training in the folder.
         """
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, as that of flock is
-            except (BlockingIOError, PermissionError) as error:
-                raise ValueError(
-                    f"Expected to be alone in the run folder {self.path}, but another process is training in it. Wait "
-                    "for it or end it: ranks live on when torchrun is killed with -9."
-                ) from error
-            yield
+        return exclusive(
+            self.path / ".lock",
+            f"Expected to be alone in the run folder {self.path}, but another process is training in it. Wait for it "
+            "or end it: ranks survive when torchrun is killed with -9.",
+        )
 
     def _check(self, config: dict[str, Any], resume: Resume) -> None:
         path, config_file = self.path, self.path / "config.yaml"
-        if not path.exists() or not any(file.name not in (".config.yaml", ".lock") for file in path.iterdir()):
+        if not path.exists() or not any(file.name[0] != "." for file in path.iterdir()):
             return
         if resume == "never":
             raise ValueError(f"Expected an empty or new run folder with --resume never, {path} holds files.")
         if not config_file.exists():
             raise ValueError(f"Expected a run folder or an empty one, {path} holds other files and no config.yaml.")
-        self._check_same(yaml.safe_load(config_file.read_text()), config)
-
-    def _check_same(self, there: dict[str, Any], here: dict[str, Any]) -> None:
-        changed = differences(there, here)
-        if changed:
-            raise ValueError(
-                f"The run folder {self.path} holds a run of another configuration: {'; '.join(changed)}. "
-                "Choose another --output, or the configuration of the run to go on with it."
-            )
+        check_same_settings(path, yaml.safe_load(config_file.read_text()), config, MAY_CHANGE)
 
     @property
     def metrics(self) -> Path:
@@ -119,26 +106,3 @@ class RunFolder:
     def pictures(self) -> Path:
         """Folder of the pictures of each evaluation."""
         return self.path / "pictures"
-
-
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What makes two runs other runs, a sentence for each setting; settings that may change do not count.
-
-    Args:
-        there: The configuration of one run, in plain values.
-        here: That of the other.
-    """
-    old, new = _flat(there), _flat(here)
-    return [
-        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in _MAY_CHANGE
-    ]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat

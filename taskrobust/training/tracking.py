@@ -97,7 +97,7 @@ class Tracker:
         if self.filled >= self.log_every or step == self._steps:
             self._write(step, samples, lr)
 
-    def evaluation(self, step: int, evaluation: Evaluation, best: bool, split: str = "heldout") -> None:
+    def evaluation(self, step: int, evaluation: Evaluation, best: bool, split: str = "held_out") -> None:
         """Write risks and scores on held-out data, or on those of another name."""
         if not self.main:
             return
@@ -112,9 +112,9 @@ class Tracker:
         self._record(line, curves)
         missing = [task for task in self.criterion.weighted_tasks if task not in evaluation.risks]
         self.say(
-            f"step {step}: {'held-out' if split == 'heldout' else split} {results}"
+            f"step {step}: {'held-out' if split == 'held_out' else split} {results}"
             + (f", without {missing}, of which there was no element" if missing else "")
-            + ((", the best so far" if split == "heldout" else ", of the best model") if best else "")
+            + ((", the best so far" if split == "held_out" else ", of the best model") if best else "")
         )
 
     def say(self, text: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from taskrobust._io.atomic import remove_leftovers
 from taskrobust.outputs import pool_batches
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints
 from taskrobust.training.config import LoopConfig
@@ -105,7 +106,9 @@ class Trainer:
             OSError: If the disk is full and lines of metrics.jsonl wait. The last checkpoint holds them.
         """
         try:
-            with self.run.alone() if self.accelerator.is_main_process else nullcontext():
+            with self.run.exclusive() if self.accelerator.is_main_process else nullcontext():
+                if self.accelerator.is_main_process:
+                    remove_leftovers(self.run.path)
                 self._resume()
                 with Interruption() as interruption, closing(self._batches()) as batches:
                     self._train_to_the_end(interruption, batches)

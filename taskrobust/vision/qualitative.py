@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskrobust._io.files_to_merge import replacing
+from taskrobust._io.atomic import replacing
 from taskrobust.vision.modalities import Depth, Modality, Prepared, SemSeg
 from taskrobust.vision.modalities.base import to_patches
 
@@ -54,7 +54,7 @@ def comparison_figure(columns: Mapping[str, NDArray[np.uint8]], path: Path) -> N
 
 
 def segmentation_pictures(labels: Tensor) -> NDArray[np.uint8]:
-    """A colour for each class, the same as in the pictures of pre-training; void is black.
+    """A color for each class, the same as in the pictures of pre-training; void is black.
 
     Args:
         labels: Classes, whole numbers [N, H, W].
@@ -65,17 +65,17 @@ def segmentation_pictures(labels: Tensor) -> NDArray[np.uint8]:
     return _pictures(SemSeg(stride=1), labels[:, None].long(), labels[:, None])
 
 
-def depth_pictures(metres: Tensor, truth: Tensor) -> NDArray[np.uint8]:
+def depth_pictures(meters: Tensor, truth: Tensor) -> NDArray[np.uint8]:
     """From near (violet) to far (yellow) over the true range of each image, so that columns can be compared.
 
     Args:
-        metres: Depth [N, H, W], predicted or the truth itself, which is black where it is unknown.
+        meters: Depth [N, H, W], predicted or the truth itself, which is black where it is unknown.
         truth: True depth [N, H, W], 0 where unknown.
 
     Returns:
         RGB bytes [N, H, W, 3].
     """
-    return _pictures(Depth(), metres[:, None], truth[:, None])
+    return _pictures(Depth(), meters[:, None], truth[:, None])
 
 
 def _pictures(modality: Modality, maps: Tensor, truth: Tensor) -> NDArray[np.uint8]:

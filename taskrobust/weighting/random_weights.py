@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from taskrobust._random import hash_of, normal
+from taskrobust._random import normal, random_bits
 from taskrobust.weighting.base import Weighting, masked_softmax
 
 
@@ -40,8 +40,8 @@ class RandomWeights(Weighting):
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
         """Softmax of this step's draw."""
-        key = hash_of(torch.full_like(self.step, self.seed), self.step)
-        draws = normal(hash_of(key[None], torch.arange(self.num_tasks, device=key.device)))
+        key = random_bits(torch.full_like(self.step, self.seed), self.step)
+        draws = normal(random_bits(key[None], torch.arange(self.num_tasks, device=key.device)))
         return masked_softmax(draws.float(), counts)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:

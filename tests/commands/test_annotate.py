@@ -66,7 +66,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(
 
     def write_two_and_break(path: Path, *arguments: Any) -> None:
         if len(written) == 2:
-            path.with_name("shard-00002.arrow.123.tmp").write_bytes(b"half")
+            path.with_name(".shard-00002.arrow.unfinished").write_bytes(b"half")
             raise KeyboardInterrupt
         written.append(path)
         write_shard(path, *arguments)
@@ -75,7 +75,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(
         patch.setattr(module, "write_shard", write_two_and_break)
         with pytest.raises(KeyboardInterrupt):
             annotate(text, output, **OPTIONS)
-    with pytest.raises(ValueError, match="not finished"):
+    with pytest.raises(ValueError, match="got an unfinished folder"):
         Corpus(output)
     times = {path: path.stat().st_mtime_ns for path in written}
     annotate(text, output, **OPTIONS)
@@ -97,17 +97,17 @@ def test_a_deleted_shard_is_written_again(text: str, tmp_path: Path) -> None:
 def test_other_options_in_the_same_folder_are_an_error_that_names_them(text: str, tmp_path: Path) -> None:
     output = tmp_path / "corpus"
     annotate(text, output, **OPTIONS)
-    with pytest.raises(ValueError, match=r"of other options: sequence_length was 32, is 64, seed was 0, is 1\."):
+    with pytest.raises(ValueError, match=r"other settings: seed is 0 .*; sequence_length is 32 there and 64 here\."):
         annotate(text, output, **OPTIONS | {"sequence_length": 64, "seed": 1})
     with open(text, "a") as file:
         file.write("\n\nAnother document.")
-    with pytest.raises(ValueError, match=r"of other options: source_bytes was \d+, is \d+\."):
+    with pytest.raises(ValueError, match=r"other settings: source_bytes is \d+ there and \d+ here\."):
         annotate(text, output, **OPTIONS)
 
 
 @pytest.mark.usefixtures("nltk_data")
 def test_a_folder_with_something_else_is_an_error(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds something that is no corpus"):
+    with pytest.raises(ValueError, match="Expected a new or empty folder, or an annotated corpus, got other files"):
         annotate(text, tmp_path, **OPTIONS)
 
 
@@ -155,7 +155,7 @@ def test_tagged_documents_of_another_provenance_are_refused(tmp_path: Path, smal
     before = contents(output)
     write_tagged_corpus(documents, output, tokenizer=small_wordpiece, provenance={"grammar_seed": 0})
     assert contents(output) == before
-    with pytest.raises(ValueError, match="grammar_seed was 0, is 1"):
+    with pytest.raises(ValueError, match="grammar_seed is 0 there and 1 here"):
         write_tagged_corpus(documents, output, tokenizer=small_wordpiece, provenance={"grammar_seed": 1})
 
 

@@ -89,7 +89,7 @@ def test_vision_demo_trains_one_after_the_other_on_one_core(folder: Path) -> Non
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_demo_ends_its_runs_and_resumes(how: signal.Signals, folder: Path) -> None:
-    words = ("demo", "--steps", 400, "--device.precision", "fp32")
+    words = ("demo", "--steps", 800, "--device.precision", "fp32")
     process = start(folder, *words, stderr=subprocess.DEVNULL)
     while not all(list(run.glob("checkpoints/step-*")) for run in runs(folder)):
         assert process.poll() is None, "the demo ended before it could be interrupted"

@@ -126,7 +126,7 @@ def test_run_leaves_models_metrics_and_results(
     assert (result.split, result.model, result.seed, result.pretrained) == ("test", "best", 0, str(pretrained))
     assert result.data == "generated rooms (shifted) at 32 px"
     lines = metrics(tmp_path / "run")
-    held_out = {line["step"]: line["scores"] for line in lines if line["split"] == "heldout"}
+    held_out = {line["step"]: line["scores"] for line in lines if line["split"] == "held_out"}
     assert result.step == max(held_out, key=lambda step: (held_out[step][result.metric], -step))
     assert [line["scores"] for line in lines if line["split"] == "test"] == [result.metrics]
     assert result.value == result.metrics[result.metric]

@@ -108,7 +108,7 @@ def test_more_extra_images_than_there_are_are_refused(data: Path, tmp_path: Path
 def test_parts_of_the_split_do_not_overlap() -> None:
     images = torch.arange(1000.0)[:, None, None, None].expand(1000, 3, 1, 1)
     split = Split.of((images, torch.zeros(1000)), (images, torch.zeros(1000)), scale=1.0, seed=0)
-    parts = [set(part[0][:, 0, 0, 0].tolist()) for part in (split.extra, split.unlabelled, split.labelled)]
+    parts = [set(part[0][:, 0, 0, 0].tolist()) for part in (split.extra, split.unlabeled, split.labeled)]
     assert [len(part) for part in parts] == [100, 600, 300]
     assert len(set.union(*parts)) == 1000
 

@@ -32,7 +32,7 @@ from taskrobust.commands.pseudo_label import MANIFEST, find_images, pseudo_label
 from taskrobust.vision.modalities import Depth, Rgb, SemSeg
 from taskrobust.vision.pseudo_labels import label_images as images_module
 from taskrobust.vision.pseudo_labels import labelers as labellers_module
-from taskrobust.vision.pseudo_labels.labelers import DepthLabeller, SemSegLabeller, depth_in_16_bits
+from taskrobust.vision.pseudo_labels.labelers import DepthLabeler, SemSegLabeler, depth_in_16_bits
 
 CPU = torch.device("cpu")
 
@@ -235,11 +235,11 @@ def test_a_constant_map_is_valid_everywhere(kind: Any) -> None:
 def test_labels_of_a_huge_image_are_enlarged_from_smaller_ones(
     source: Path, mask2former: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labeller = SemSegLabeller(mask2former, CPU)
-    pixels = labeller.processor(images=picture(2, 48, 96), return_tensors="pt")["pixel_values"]
-    exact = labeller(pixels, [(48, 96)])[0]
+    labeler = SemSegLabeler(mask2former, CPU)
+    pixels = labeler.processor(images=picture(2, 48, 96), return_tensors="pt")["pixel_values"]
+    exact = labeler(pixels, [(48, 96)])[0]
     monkeypatch.setattr(labellers_module, "_MOST_PIXELS", 24 * 48)
-    halved = labeller(pixels, [(48, 96)])[0]
+    halved = labeler(pixels, [(48, 96)])[0]
     np.testing.assert_array_equal(halved[::2, ::2], halved[1::2, 1::2])
     assert halved.shape == exact.shape
     assert (halved == exact).mean() > 0.9
@@ -249,7 +249,7 @@ def test_labels_of_a_huge_image_are_enlarged_from_smaller_ones(
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "rotated"])
-def test_any_colour_mode_is_read_as_pre_training_reads_it(mode: str, dpt: str, tmp_path: Path) -> None:
+def test_any_color_mode_is_read_as_pre_training_reads_it(mode: str, dpt: str, tmp_path: Path) -> None:
     folder = tmp_path / "rgb/all"
     if mode == "rotated":
         exif = Image.Exif()
@@ -257,9 +257,9 @@ def test_any_colour_mode_is_read_as_pre_training_reads_it(mode: str, dpt: str, t
         save(picture(0), folder / "image.jpg", exif=exif)
     else:
         save(picture(0).convert(mode), folder / f"image.{'jpg' if mode == 'CMYK' else 'png'}")
-    colours = Rgb().decode(opened(next(folder.iterdir())))
-    assert colours.shape == (3, 24, 36)
-    save(Image.fromarray(colours.permute(1, 2, 0).numpy()), folder / "as_rgb.png")
+    colors = Rgb().decode(opened(next(folder.iterdir())))
+    assert colors.shape == (3, 24, 36)
+    save(Image.fromarray(colors.permute(1, 2, 0).numpy()), folder / "as_rgb.png")
     pseudo_label(tmp_path / "rgb", tmp_path / "out", depth_model=dpt, semseg_model=None, workers=0)
     np.testing.assert_array_equal(
         read(tmp_path / "out/depth/all/image.png"), read(tmp_path / "out/depth/all/as_rgb.png")
@@ -329,20 +329,20 @@ def test_a_run_that_breaks_off_leaves_only_whole_maps_and_goes_on(
 ) -> None:
     options: dict[str, Any] = {"depth_model": dpt, "semseg_model": None, "workers": 0, "batch_size": 2}
     pseudo_label(source, tmp_path / "whole", **options)
-    encode, encoded = DepthLabeller.encode, []
+    encode, encoded = DepthLabeler.encode, []
 
-    def encode_four(self: DepthLabeller, map_: NDArray[Any]) -> NDArray[Any]:
+    def encode_four(self: DepthLabeler, map_: NDArray[Any]) -> NDArray[Any]:
         if len(encoded) == 4:
             raise OSError("No space left on device")
         encoded.append(map_)
         return encode(self, map_)
 
     with monkeypatch.context() as patch:
-        patch.setattr(DepthLabeller, "encode", encode_four)
+        patch.setattr(DepthLabeler, "encode", encode_four)
         with pytest.raises(OSError, match="No space left"):
             pseudo_label(source, tmp_path / "broken", **options)
     assert len(maps(tmp_path / "broken")) == 4
-    half = tmp_path / "broken/depth/dog/.8.png.tmp"  # what a killed process leaves behind
+    half = tmp_path / "broken/depth/dog/.8.png.unfinished"  # what a killed process leaves behind
     half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"half")
     pseudo_label(source, tmp_path / "broken", **options)
@@ -417,7 +417,7 @@ def test_the_manifest_names_the_models(few: Path, dpt: str, mask2former: str, tm
     assert manifest.keys() == {"depth", "semseg"}
     assert manifest["depth"] == {
         "model": dpt,
-        "weights": DepthLabeller(dpt, CPU).provenance["weights"],
+        "weights": DepthLabeler(dpt, CPU).provenance["weights"],
         "kind": "inverse",
     }
     assert manifest["semseg"]["model"] == mask2former
@@ -457,9 +457,9 @@ def test_weights_that_a_checkpoint_lacks_and_the_model_never_uses_do_not_tell_mo
     assert unused
     kept = {name: weight for name, weight in weights.items() if name not in unused}
     save_file(kept, tmp_path / "published/model.safetensors", metadata={"format": "pt"})
-    first, second = (DepthLabeller(str(tmp_path / "published"), CPU) for _ in range(2))
+    first, second = (DepthLabeler(str(tmp_path / "published"), CPU) for _ in range(2))
     assert first.provenance == second.provenance
-    assert first.provenance["weights"] != DepthLabeller(dpt, CPU).provenance["weights"]
+    assert first.provenance["weights"] != DepthLabeler(dpt, CPU).provenance["weights"]
 
 
 # What cannot work.
@@ -487,13 +487,13 @@ def test_a_checkpoint_without_a_head_is_an_error(dpt: str, tmp_path: Path) -> No
     trunk = {name: weight for name, weight in weights.items() if not name.startswith("head.")}
     save_file(trunk, tmp_path / "trunk/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"Expected weights of the head 'head\.' in depth_model, '.*trunk' has none"):
-        DepthLabeller(str(tmp_path / "trunk"), CPU)
+        DepthLabeler(str(tmp_path / "trunk"), CPU)
 
 
 def test_a_model_of_more_classes_than_a_byte_can_name_is_an_error(tmp_path: Path) -> None:
     checkpoint = save_mask2former(tmp_path, num_labels=256)
     with pytest.raises(ValueError, match=r"Expected semseg_model to have at most 255 classes, .* has 256\."):
-        SemSegLabeller(checkpoint, CPU)
+        SemSegLabeler(checkpoint, CPU)
 
 
 def test_what_a_model_predicts_is_asked_where_its_configuration_does_not_say(dpt: str) -> None:
@@ -501,21 +501,21 @@ def test_what_a_model_predicts_is_asked_where_its_configuration_does_not_say(dpt
     assert labellers_module._depth_kind(config) == "inverse"
     config.backbone_config = Dinov2Config()
     assert labellers_module._depth_kind(config) is None
-    labeller = DepthLabeller.__new__(DepthLabeller)
-    labeller.kind, labeller.checkpoint = None, "facebook/dpt-dinov2-base-nyu"
+    labeler = DepthLabeler.__new__(DepthLabeler)
+    labeler.kind, labeler.checkpoint = None, "facebook/dpt-dinov2-base-nyu"
     with pytest.raises(ValueError, match=r"Expected depth_kind to say what 'facebook/dpt-dinov2-base-nyu' predicts"):
-        labeller._describe(config)
-    labeller.kind = "metric"
-    assert labeller._describe(config) == {"kind": "metric"}
+        labeler._describe(config)
+    labeler.kind = "metric"
+    assert labeler._describe(config) == {"kind": "metric"}
 
 
 def test_numbers_that_are_not_finite_are_an_error(dpt: str, mask2former: str) -> None:
-    for labeller, size in ((DepthLabeller(dpt, CPU), (32, 32)), (SemSegLabeller(mask2former, CPU), (64, 64))):
-        next(labeller.model.parameters()).data.fill_(torch.nan)
+    for labeler, size in ((DepthLabeler(dpt, CPU), (32, 32)), (SemSegLabeler(mask2former, CPU), (64, 64))):
+        next(labeler.model.parameters()).data.fill_(torch.nan)
         with pytest.raises(
             ValueError, match=r"Expected finite numbers from .*, got NaN or infinity at precision 'fp32'\."
         ):
-            labeller(torch.zeros(1, 3, *size), [(24, 36)])
+            labeler(torch.zeros(1, 3, *size), [(24, 36)])
 
 
 def test_bf16_gives_nearly_the_maps_of_float32(few: Path, dpt: str, mask2former: str, tmp_path: Path) -> None:

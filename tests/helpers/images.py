@@ -37,7 +37,7 @@ def small_mae(_seed: None) -> Callable[..., MultiModalMae]:
 
 @pytest.fixture
 def mae_batch(_seed: None) -> dict[str, Tensor]:
-    """Six samples: one without depth, one without semantic map, one with colours only, one with unknown pixels."""
+    """Six samples: one without depth, one without semantic map, one with colors only, one with unknown pixels."""
     depth = 4 * torch.rand(6, 1, 32, 32) + 0.5
     depth[3, :, :20] = 0
     semseg = torch.randint(CLASSES, (6, 8, 8), dtype=torch.uint8)

@@ -33,7 +33,7 @@ def write_pretraining(tmp_path: Path) -> Callable[..., Path]:
             for step in (10, 20, 30)
         ]
         worst = max(weighted, key=lambda task: risks[task] or 0.0)
-        last = {"step": more.get("step", 30), "split": "heldout", "risks": risks, "mean": 7.0, "worst": 7.0}
+        last = {"step": more.get("step", 30), "split": "held_out", "risks": risks, "mean": 7.0, "worst": 7.0}
         lines.append(last | {"worst_task": worst, "best": True})
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         config = {"weighting": {"class_path": strategy}, "loop": {"seed": seed, "steps": 30}, "output": name}

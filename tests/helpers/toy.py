@@ -51,13 +51,13 @@ class ToyData(Dataset):
     """Rows of a fixed table with noise that depends on (index, epoch) alone.
 
     Args:
-        spoilt: A key whose target is NaN.
+        spoiled: A key whose target is NaN.
         broken: A key that cannot be read.
     """
 
-    def __init__(self, spoilt: tuple[int, ...] = (), broken: tuple[int, ...] = ()) -> None:
+    def __init__(self, spoiled: tuple[int, ...] = (), broken: tuple[int, ...] = ()) -> None:
         self.table = torch.randn(SAMPLES, 6, generator=torch.Generator().manual_seed(1))
-        self.spoilt = spoilt
+        self.spoiled = spoiled
         self.broken = broken
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class ToyData(Dataset):
                 raise RuntimeError(f"Sample {index} cannot be read.")
             generator = torch.Generator().manual_seed(1000 * epoch + index)
             row = self.table[index] + 0.1 * torch.randn(6, generator=generator)
-            rows.append((row, index, (index, epoch) == self.spoilt))
+            rows.append((row, index, (index, epoch) == self.spoiled))
         return rows
 
 
@@ -78,7 +78,7 @@ def collate(rows: list[Row]) -> dict[str, Tensor]:
     inputs = torch.stack([row for row, _, _ in rows])
     index = torch.tensor([index for _, index, _ in rows])
     hard = (inputs[:, 1] * inputs[:, 2]) * 3
-    hard[torch.tensor([spoilt for _, _, spoilt in rows])] = torch.nan
+    hard[torch.tensor([spoiled for _, _, spoiled in rows])] = torch.nan
     return {
         "inputs": inputs,
         "targets": torch.stack([inputs[:, 0], hard, inputs[:, 3].abs() + 2], 1),
@@ -144,13 +144,12 @@ class ToyTrainer(Trainer):
             "files": (self.tracker, "state_dict"),
             "manifest": (self.checkpoints, "_finish"),
             "rename": (Path, "rename"),
-            "best": (Path, "rename"),
+            "best": (Path, "replace"),
         }[place]
         method = getattr(owner, name)
 
         def dies(*arguments: Any) -> Any:
-            exports = name == "rename" and arguments[0].name == ".best"
-            if self.progress.step == step and exports == (place == "best"):
+            if self.progress.step == step and (place != "best" or arguments[0].name == ".best.unfinished"):
                 os.kill(os.getpid(), signal.SIGKILL)
             return method(*arguments)
 
@@ -228,7 +227,7 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
     described = {"loop": asdict(loop), "optim": asdict(optim) | {"betas": list(optim.betas)}, "toy": settings}
     run = RunFolder(output, compute.recorded_in(described), main=accelerator.is_main_process)
     torch.manual_seed(loop.seed)
-    data = ToyData(_key(settings, "spoilt"), _key(settings, "broken"))
+    data = ToyData(_key(settings, "spoiled"), _key(settings, "broken"))
     criterion = MultiTaskLoss(
         TASKS,
         toy_weighting(settings.get("weighting", "softmax_minimax")),

@@ -75,7 +75,7 @@ def batch(step: int, ranks: list[int]) -> Rows:
 
 
 class Trainee:
-    """A model with its criterion and optimiser."""
+    """A model with its criterion and optimizer."""
 
     def __init__(self, model: Model, criterion: MultiTaskLoss, wrapped: nn.Module, form: str) -> None:
         self.model = model

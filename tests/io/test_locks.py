@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from taskrobust._io.locks import taking_turns
+from taskrobust._io.locks import locked
 
 
 def hold(folder: Path, held: Event, go: Event) -> None:
-    with taking_turns(folder):
+    with locked(folder):
         held.set()
         go.wait(20)
         (folder / "made").touch()
@@ -24,7 +24,7 @@ def test_second_process_waits_until_the_first_is_done(tmp_path: Path, capsys: py
     process.start()
     held.wait(20)
     context.Process(target=_let_go, args=(go,)).start()
-    with taking_turns(folder):
+    with locked(folder):
         assert (folder / "made").exists()
     process.join(20)
     assert capsys.readouterr().out == f"Waiting for another process, which makes {folder}.\n"
@@ -43,5 +43,5 @@ def test_process_that_dies_lets_go(tmp_path: Path) -> None:
     held.wait(20)
     process.kill()
     process.join(20)
-    with taking_turns(tmp_path / "rooms"):
+    with locked(tmp_path / "rooms"):
         pass

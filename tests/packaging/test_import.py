@@ -104,8 +104,8 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})
 import torch
 torch.__version__ = "2.13.0+cu126"
-from taskrobust.vision.transforms.crops import CentreCrop
-CentreCrop(8)(dict(rgb=torch.zeros(3, 9, 9)), (0, 0))
+from taskrobust.vision.transforms.crops import CenterCrop
+CenterCrop(8)(dict(rgb=torch.zeros(3, 9, 9)), (0, 0))
 """
     error = run(code, succeeds=False)
     assert error.endswith(
@@ -141,11 +141,11 @@ def test_the_workers_of_taskrobust_need_no_main_module_to_use_torchvision() -> N
     code = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from taskrobust.vision.transforms.crops import CentreCrop
+from taskrobust.vision.transforms.crops import CenterCrop
 import torch
 from torchvision.tv_tensors import Image
 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-    cropped = pool.submit(CentreCrop(4), {"rgb": Image(torch.zeros(3, 8, 8))}, (0, 0)).result()
+    cropped = pool.submit(CenterCrop(4), {"rgb": Image(torch.zeros(3, 8, 8))}, (0, 0)).result()
 print(cropped["rgb"].shape)
 """
     assert run(code) == "torch.Size([3, 4, 4])\n"

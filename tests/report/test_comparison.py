@@ -17,20 +17,20 @@ def values(scores: dict[str, np.ndarray]) -> dict[str, dict[str, dict[object, fl
     }
 
 
-@pytest.mark.parametrize(("statistic", "centre"), [("mean", np.mean), ("median", np.median)])
-def test_standings_agree_with_numpy(statistic: Statistic, centre: object) -> None:
+@pytest.mark.parametrize(("statistic", "center"), [("mean", np.mean), ("median", np.median)])
+def test_standings_agree_with_numpy(statistic: Statistic, center: object) -> None:
     comparison = Comparison(values(SCORES), TASKS, "average", SCORE, statistic)
-    baseline = centre(SCORES["average"], axis=1)
+    baseline = center(SCORES["average"], axis=1)
     for label, scores in SCORES.items():
-        centres, standing = centre(scores, axis=1), comparison.standings[label]
-        gains = centres - baseline
-        assert standing.mean.value == pytest.approx(centres.mean())
+        centers, standing = center(scores, axis=1), comparison.standings[label]
+        gains = centers - baseline
+        assert standing.mean.value == pytest.approx(centers.mean())
         assert standing.mean.spread == pytest.approx(scores.mean(axis=0).std(ddof=1))
-        assert standing.worst.value == pytest.approx(centres.min())
-        assert standing.worst.spread == pytest.approx(scores[centres.argmin()].std(ddof=1))
-        assert standing.worst_task == TASKS[centres.argmin()]
+        assert standing.worst.value == pytest.approx(centers.min())
+        assert standing.worst.spread == pytest.approx(scores[centers.argmin()].std(ddof=1))
+        assert standing.worst_task == TASKS[centers.argmin()]
         assert standing.mean_gain == pytest.approx(gains.mean())
-        assert standing.worst_gain == pytest.approx(centres.min() - baseline.min())
+        assert standing.worst_gain == pytest.approx(centers.min() - baseline.min())
         assert standing.least_gain == pytest.approx(gains.min())
         assert standing.least_gain_task == TASKS[gains.argmin()]
 

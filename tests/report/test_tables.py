@@ -15,13 +15,13 @@ def write_run(folder: Path, risks: dict[str, float]) -> Path:
         {"step": 2, "split": "train", "risks": risks, "weights": risks},
         {
             "step": 1,
-            "split": "heldout",
+            "split": "held_out",
             "risks": dict.fromkeys(risks, 9.0),
             "mean": 9,
             "worst": 9,
             "worst_task": "noun",
         },
-        {"step": 2, "split": "heldout", "risks": risks, "mean": mean, "worst": risks[worst], "worst_task": worst},
+        {"step": 2, "split": "held_out", "risks": risks, "mean": mean, "worst": risks[worst], "worst_task": worst},
     ]
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

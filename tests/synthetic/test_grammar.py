@@ -66,7 +66,7 @@ def test_the_protagonist_is_named_in_the_first_sentence_and_recurs() -> None:
     assert sum(map(bool, recurrences)) > 0.8 * len(DOCUMENTS)
 
 
-def test_a_neighbouring_sentence_shares_more_words_than_one_of_another_document_of_the_topic() -> None:
+def test_a_neighboring_sentence_shares_more_words_than_one_of_another_document_of_the_topic() -> None:
     def shared_words(one: Sentence, other: Sentence) -> int:
         open_tags = ("NN", "VB", "JJ")
         words = [{word.lower() for word, tag in sentence if tag.startswith(open_tags)} for sentence in (one, other)]
@@ -82,15 +82,15 @@ def test_a_neighbouring_sentence_shares_more_words_than_one_of_another_document_
 
 @pytest.mark.parametrize(("pronouns", "tag"), [({"he", "she"}, "VBP"), ({"they"}, "VBZ")], ids=["singular", "plural"])
 def test_a_pronoun_agrees_with_the_verb_after_it(pronouns: set[str], tag: str) -> None:
-    neighbours = [pair for sentence in SENTENCES for pair in pairwise(sentence)]
-    followers = Counter(after for (word, _), (_, after) in neighbours if word.lower() in pronouns)
+    neighbors = [pair for sentence in SENTENCES for pair in pairwise(sentence)]
+    followers = Counter(after for (word, _), (_, after) in neighbors if word.lower() in pronouns)
     assert {"VBZ", "VBP"} & set(followers)
     assert followers[tag] == 0
 
 
 def test_an_article_fits_the_word_after_it() -> None:
-    neighbours = [pair for sentence in SENTENCES for pair in pairwise(sentence)]
-    articles = [(word.lower(), after[0]) for (word, _), (after, _) in neighbours if word.lower() in ("a", "an")]
+    neighbors = [pair for sentence in SENTENCES for pair in pairwise(sentence)]
+    articles = [(word.lower(), after[0]) for (word, _), (after, _) in neighbors if word.lower() in ("a", "an")]
     assert {"a", "an"} == {article for article, _ in articles}
     assert all((article == "an") == (initial in "aeiou") for article, initial in articles)
 

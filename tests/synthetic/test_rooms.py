@@ -22,7 +22,7 @@ from taskrobust.synthetic.rooms.store import RECORDS
 from taskrobust.training.sampling import Key
 from taskrobust.vision.data import MaeCollate, Scenes
 from taskrobust.vision.modalities import Depth, NormRgb, Rgb, SemSeg
-from taskrobust.vision.transforms.crops import CentreCrop, JointCrop
+from taskrobust.vision.transforms.crops import CenterCrop, JointCrop
 
 MODALITIES = {"rgb": Rgb(), "depth": Depth(), "semseg": SemSeg(num_classes=len(LABELS)), "norm_rgb": NormRgb()}
 
@@ -213,8 +213,8 @@ generate_scenes(Path({str(tmp_path / "killed")!r}), "train", 1500, size=16)
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with pytest.raises(ValueError, match="Expected a folder of generated rooms, finished"):
-        Scenes(MODALITIES, CentreCrop(16), folder=tmp_path / "killed")
+    with pytest.raises(ValueError, match=r"Expected generated rooms in .*, got an unfinished folder"):
+        Scenes(MODALITIES, CenterCrop(16), folder=tmp_path / "killed")
     with finished.open("a") as torn:
         torn.write("100")
     before = np.load(tmp_path / "killed" / RECORDS)[:500]
@@ -240,7 +240,7 @@ def test_a_full_disk_is_an_error_and_the_next_call_starts_afresh(
     assert list(folder.iterdir()) == []
     generate_scenes(folder, "train", 2, size=16)
     assert (folder / RECORDS).stat().st_blocks * 512 >= (folder / RECORDS).stat().st_size
-    assert len(Scenes(MODALITIES, CentreCrop(16), folder=folder)) == 2
+    assert len(Scenes(MODALITIES, CenterCrop(16), folder=folder)) == 2
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
@@ -267,10 +267,10 @@ def test_an_error_in_a_process_ends_the_others_soon(
 def test_folder_of_other_rooms_is_refused(tmp_path: Path) -> None:
     generate_scenes(tmp_path / "rooms", "train", 2, size=16)
     generate_scenes(tmp_path / "rooms", "train", 2, size=16)  # is there
-    with pytest.raises(ValueError, match=r"but size is 16 there\. Choose another folder or delete it"):
+    with pytest.raises(ValueError, match=r"size is 16 there and 32 here\. Choose another folder"):
         generate_scenes(tmp_path / "rooms", "train", 2, size=32)
     with pytest.raises(ValueError, match=r"Expected modalities among \['rgb', 'depth', 'semseg'\].*got \['normals'\]"):
-        Scenes({"normals": Rgb()}, CentreCrop(16), folder=tmp_path / "rooms")
+        Scenes({"normals": Rgb()}, CenterCrop(16), folder=tmp_path / "rooms")
 
 
 def test_second_process_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,4 +282,4 @@ def test_second_process_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.
     prepare_scenes(config)
     waiting.join(60)
     assert waiting.exitcode == 0
-    assert len(Scenes(MODALITIES, CentreCrop(16), folder=tmp_path / "rooms/held-out")) == 1
+    assert len(Scenes(MODALITIES, CenterCrop(16), folder=tmp_path / "rooms/held-out")) == 1

@@ -11,7 +11,7 @@ import torch
 from taskrobust.training.interruption import Interruption
 from tests.helpers.processes import ROOT, Toy
 from tests.helpers.toy import assert_same_run, lines
-from tests.training.test_nonfinite import spoilt_key
+from tests.training.test_nonfinite import spoiled_key
 from tests.training.test_two_processes import command
 
 
@@ -118,12 +118,12 @@ def test_workers_outlive_a_signal_to_the_whole_process_group_and_end_with_the_ru
 
 @needs_proc
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["spoilt", "broken"])
+@pytest.mark.parametrize("fault", ["spoiled", "broken"])
 def test_run_with_workers_that_meets_an_error_ends(tmp_path: Path, fault: str) -> None:
-    run = start(tmp_path / "run", workers=2, **{fault: spoilt_key()})
+    run = start(tmp_path / "run", workers=2, **{fault: spoiled_key()})
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 1
-    error = "got NaN, infinity or a count below 0 for ['hard']" if fault == "spoilt" else "cannot be read."
+    error = "got NaN, infinity or a count below 0 for ['hard']" if fault == "spoiled" else "cannot be read."
     assert error in output.splitlines()[-1]
     assert remaining(run.pid) == []
 

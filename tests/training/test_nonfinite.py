@@ -10,7 +10,7 @@ from tests.helpers.toy import SAMPLES, assert_same_run, digests, lines
 STEP = 13
 
 
-def spoilt_key(batch_size: int = 4) -> str:
+def spoiled_key(batch_size: int = 4) -> str:
     """The key of a sample with the task "hard" that is drawn in step 13."""
     batches = iter(GlobalBatchSampler(SAMPLES, batch_size, seed=0))
     for _ in range(STEP):
@@ -23,7 +23,7 @@ def spoilt_key(batch_size: int = 4) -> str:
 def test_run_ends_with_an_error_that_names_the_task_and_keeps_its_last_checkpoint(
     toy: Toy, tmp_path: Path, processes: int
 ) -> None:
-    settings = {"processes": processes, "batch_size": 4 // processes, "spoilt": spoilt_key()}
+    settings = {"processes": processes, "batch_size": 4 // processes, "spoiled": spoiled_key()}
     error = "NonFiniteLossError: Expected finite losses, got NaN, infinity or a count below 0 for ['hard']."
     outcome = toy(tmp_path / "run", **settings)
     assert outcome.codes == [1] * processes
@@ -48,7 +48,7 @@ RUNS = {
 def test_skipped_step_leaves_everything_as_it_was_and_is_counted(
     toy: Toy, tmp_path: Path, settings: dict[str, object]
 ) -> None:
-    outcome = toy(tmp_path / "run", spoilt=spoilt_key(), on_nonfinite="skip", log_every=1, **settings)
+    outcome = toy(tmp_path / "run", spoiled=spoiled_key(), on_nonfinite="skip", log_every=1, **settings)
     assert outcome.codes == [0] * len(outcome.codes), outcome.output
     parameters = digests(tmp_path / "run")
     assert [step for step in range(2, 21) if parameters[step] == parameters[step - 1]] == [STEP]
@@ -65,7 +65,7 @@ def test_skipped_step_leaves_everything_as_it_was_and_is_counted(
 
 
 def test_lines_are_means_over_the_steps_that_were_taken(toy: Toy, tmp_path: Path) -> None:
-    settings = {"spoilt": spoilt_key(), "on_nonfinite": "skip"}
+    settings = {"spoiled": spoiled_key(), "on_nonfinite": "skip"}
     toy(tmp_path / "by one", log_every=1, **settings)
     toy(tmp_path / "by two", log_every=2, **settings)
     by_one, by_two = lines(tmp_path / "by one", "train"), lines(tmp_path / "by two", "train")
@@ -75,7 +75,7 @@ def test_lines_are_means_over_the_steps_that_were_taken(toy: Toy, tmp_path: Path
 
 
 def test_run_with_a_skipped_step_goes_on_bit_by_bit(toy: Toy, tmp_path: Path) -> None:
-    settings = {"spoilt": spoilt_key(), "on_nonfinite": "skip", "weighting": "grad_norm", "log_every": 4}
+    settings = {"spoiled": spoiled_key(), "on_nonfinite": "skip", "weighting": "grad_norm", "log_every": 4}
     toy(tmp_path / "reference", **settings)
     for step in (14, 17):
         assert toy(tmp_path / "killed", signal=f"SIGKILL:{step}", **settings).codes == [-9]

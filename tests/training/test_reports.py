@@ -28,7 +28,7 @@ def load(path: Path) -> dict[str, Tensor]:
 def test_best_model_is_that_of_the_best_score(toy: Toy, tmp_path: Path) -> None:
     outcome = toy(tmp_path, **SCORED)
     assert outcome.codes == [0], outcome.output
-    scores = {line["step"]: line["scores"]["closeness"] for line in lines(tmp_path, "heldout")}
+    scores = {line["step"]: line["scores"]["closeness"] for line in lines(tmp_path, "held_out")}
     best = max(scores, key=lambda step: scores[step])
     assert best != 20
     assert json.loads((tmp_path / "best/evaluation.json").read_text())["step"] == best

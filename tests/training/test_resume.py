@@ -59,7 +59,7 @@ def test_run_killed_while_it_writes_goes_on_from_the_checkpoint_before(toy: Toy,
     settings = {"dropout": 0.3, **WATCHED}
     run_to_the_end(toy, tmp_path / "reference", **settings)
     assert toy(tmp_path / "killed", die_in_checkpoint=f"{place}:10", **settings).codes == [-9]
-    unfinished = tmp_path / "killed" / (".best" if place == "best" else "checkpoints/.unfinished-00000010")
+    unfinished = tmp_path / "killed" / (".best.unfinished" if place == "best" else "checkpoints/.unfinished-00000010")
     assert unfinished.exists()
     outcome = toy(tmp_path / "killed", **settings)
     assert f"Going on from step 5 of {tmp_path / 'killed'}." in outcome.output
@@ -89,7 +89,7 @@ def test_settings_that_may_change_do_not_change_what_is_computed(toy: Toy, tmp_p
     train = lines(tmp_path / "killed", "train")
     assert [line["step"] for line in train] == [11, 15, 19, 20]
     assert digests(tmp_path / "killed") == digests(tmp_path / "reference")
-    assert lines(tmp_path / "killed", "heldout")[-1] == lines(tmp_path / "reference", "heldout")[-1]
+    assert lines(tmp_path / "killed", "held_out")[-1] == lines(tmp_path / "reference", "held_out")[-1]
 
 
 def test_finished_run_gives_its_result_again(toy: Toy, tmp_path: Path) -> None:

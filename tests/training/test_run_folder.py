@@ -28,9 +28,9 @@ def test_run_of_another_configuration_is_refused_and_kept(tmp_path: Path) -> Non
     RunFolder(tmp_path, CONFIG)
     other = changed(steps=20) | {"weighting": {"temperature": 2.0}}
     message = (
-        f"The run folder {tmp_path} holds a run of another configuration: loop.steps is 10 there and 20 here; "
+        f"{tmp_path} was made with other settings: loop.steps is 10 there and 20 here; "
         "weighting.alpha is 1.0 there and None here; weighting.temperature is None there and 2.0 here. "
-        "Choose another --output, or the configuration of the run to go on with it."
+        "Choose another folder, or the settings with which this one was made."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RunFolder(tmp_path, other)
@@ -60,9 +60,9 @@ def test_folder_of_other_files_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 def test_folder_of_a_run_that_was_killed_at_its_first_file_is_a_new_one(tmp_path: Path) -> None:
-    (tmp_path / ".config.yaml").write_text("loop:\n  st")
+    (tmp_path / ".config.yaml.unfinished").write_text("loop:\n  st")
     RunFolder(tmp_path, CONFIG, "never")
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert (tmp_path / "config.yaml").exists()
 
 
 def test_other_ranks_do_not_stumble_over_what_the_main_one_writes(tmp_path: Path) -> None:

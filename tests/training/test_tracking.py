@@ -131,7 +131,7 @@ def test_evaluation_is_a_line_and_a_sentence(tmp_path: Path, capsys: pytest.Capt
     assert lines(tmp_path) == [
         {
             "step": 4,
-            "split": "heldout",
+            "split": "held_out",
             "best": True,
             "risks": {"noun": 1.0, "verb": 2.5},
             "mean": 1.75,
@@ -157,9 +157,9 @@ def test_tensorboard_has_the_risk_and_weight_of_every_task(tmp_path: Path) -> No
         "risk/nsp": [(2, 10.0), (4, 10.0)],
         "weight/noun": [(2, 0.5), (4, 0.5)],
         "weight/verb": [(2, 0.5), (4, 0.5)],
-        "heldout/noun": [(4, 1.0)],
-        "heldout/worst": [(4, 2.5)],
-        "heldout/mean": [(4, 1.75)],
+        "held_out/noun": [(4, 1.0)],
+        "held_out/worst": [(4, 2.5)],
+        "held_out/mean": [(4, 1.75)],
         "train/effective_tasks": [(2, pytest.approx(2.0)), (4, pytest.approx(2.0))],
     }
     assert {tag: curves[tag] for tag in expected} == expected
@@ -190,7 +190,7 @@ def test_scores_stand_in_for_risks_where_there_are_some(tmp_path: Path, capsys: 
     run.tracker.evaluation(4, scored, best=True, split="test")
     run.tracker.close()
     assert [(line["split"], line["scores"]) for line in lines(tmp_path)] == [
-        ("heldout", {"accuracy": 0.75, "f1": 0.5}),
+        ("held_out", {"accuracy": 0.75, "f1": 0.5}),
         ("test", {"accuracy": 0.75, "f1": 0.5}),
     ]
     printed = capsys.readouterr().out

@@ -21,7 +21,7 @@ def test_model_that_is_exported_has_the_risks_that_were_reported(
     autocast = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
     with torch.no_grad(), autocast:
         losses = model(**collate(ToyData().__getitems__([(index, 0) for index in range(32)]))).losses
-    reported = lines(tmp_path / "run", "heldout")[-1]
+    reported = lines(tmp_path / "run", "held_out")[-1]
     assert list(reported["risks"].values()) == pytest.approx((losses.sums / losses.counts).tolist(), rel=1e-5)
     assert json.loads((tmp_path / "run" / "model" / "evaluation.json").read_text())["risks"] == reported["risks"]
 
@@ -44,7 +44,7 @@ def test_two_passes_draw_the_same_dropout(toy: Toy, tmp_path: Path) -> None:
 
 def test_model_whose_worst_task_did_best_is_kept(toy: Toy, tmp_path: Path) -> None:
     assert toy(tmp_path / "run", eval_every=1, lr=0.5, schedule="constant").codes == [0]
-    evaluations = lines(tmp_path / "run", "heldout")
+    evaluations = lines(tmp_path / "run", "held_out")
     worst = [line["worst"] for line in evaluations]
     assert [line["best"] for line in evaluations] == [value < min([*worst[:i], 1e9]) for i, value in enumerate(worst)]
     assert min(worst) < worst[-1]

@@ -71,7 +71,7 @@ def test_the_target_is_the_input_and_white_where_there_is_none(
         assert (columns[name][-1][LACKING[name]] == WHITE).all()
 
 
-def test_the_masked_input_is_grey_exactly_where_it_is_masked(
+def test_the_masked_input_is_gray_exactly_where_it_is_masked(
     columns: dict[str, list[Picture]], inputs: dict[str, Picture], masked: dict[str, NDArray[np.bool_]]
 ) -> None:
     for task in COLUMNS:
@@ -103,7 +103,7 @@ def test_the_prediction_of_a_map_that_a_sample_lacks_is_drawn(columns: dict[str,
             assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2
 
 
-def test_relative_colours_have_an_input_and_a_target_of_their_own(
+def test_relative_colors_have_an_input_and_a_target_of_their_own(
     model: MultiModalMae,
     mae_batch: dict[str, Tensor],
     columns: dict[str, list[Picture]],

@@ -38,12 +38,12 @@ def prediction(modality: Modality, batch: int = 3, patches: int = 16) -> Tensor:
     return torch.randn(batch, patches, modality.outputs(PATCH))
 
 
-def depth_in_numpy(metres: np.ndarray) -> np.ndarray:
-    """Standardised by the central 80 % of the known pixels, 0 where unknown."""
-    known = np.sort(metres[metres > 0].astype(np.float64))
+def depth_in_numpy(meters: np.ndarray) -> np.ndarray:
+    """Standardized by the central 80 % of the known pixels, 0 where unknown."""
+    known = np.sort(meters[meters > 0].astype(np.float64))
     tail = len(known) // 10
     central = known[tail : len(known) - tail]
-    return np.where(metres > 0, (metres - central.mean()) / np.sqrt(central.var() + 1e-6), 0)
+    return np.where(meters > 0, (meters - central.mean()) / np.sqrt(central.var() + 1e-6), 0)
 
 
 # Patches.
@@ -71,38 +71,38 @@ def test_maps_that_do_not_divide_into_patches_are_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
-def test_colours_of_any_kind_become_rgb(mode: str) -> None:
+def test_colors_of_any_kind_become_rgb(mode: str) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)).convert(mode)
-    colours = Rgb().decode(image)
-    assert isinstance(colours, tv_tensors.Image)
-    assert colours.dtype == torch.uint8
-    assert (colours.permute(1, 2, 0).numpy() == np.asarray(image.convert("RGB"))).all()
+    colors = Rgb().decode(image)
+    assert isinstance(colors, tv_tensors.Image)
+    assert colors.dtype == torch.uint8
+    assert (colors.permute(1, 2, 0).numpy() == np.asarray(image.convert("RGB"))).all()
 
 
 @pytest.mark.parametrize(("dtype", "mode"), [(np.uint16, "I;16"), (np.uint8, "L"), (np.int32, "I")])
 def test_levels_of_depth_are_metres_by_the_unit(dtype: type, mode: str) -> None:
     levels = np.array([[0, 1, 200], [30, 40, 250]], dtype=dtype)
     image = Image.fromarray(levels)
-    metres = Depth(unit=0.002).decode(image)
+    meters = Depth(unit=0.002).decode(image)
     assert image.mode == mode
-    assert isinstance(metres, tv_tensors.Mask)
-    assert metres.dtype == torch.float32
-    torch.testing.assert_close(metres.as_subclass(Tensor), torch.from_numpy(levels * 0.002).float()[None])
+    assert isinstance(meters, tv_tensors.Mask)
+    assert meters.dtype == torch.float32
+    torch.testing.assert_close(meters.as_subclass(Tensor), torch.from_numpy(levels * 0.002).float()[None])
 
 
 def test_sixteen_bits_of_depth_keep_every_level() -> None:
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    metres = Depth(unit=0.001).decode(Image.fromarray(levels))
-    assert ((metres.numpy()[0] * 1000).round() == levels).all()
+    meters = Depth(unit=0.001).decode(Image.fromarray(levels))
+    assert ((meters.numpy()[0] * 1000).round() == levels).all()
 
 
-def test_depth_in_colour_is_refused() -> None:
+def test_depth_in_color_is_refused() -> None:
     with pytest.raises(ValueError, match="Expected depth in one channel of 8 or 16 bits, got an image of mode 'RGB'"):
         Depth().decode(Image.new("RGB", (4, 4)))
 
 
 def test_depth_without_a_unit_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expected a unit above 0 metres, got 0"):
+    with pytest.raises(ValueError, match="Expected a unit above 0 meters, got 0"):
         Depth(unit=0)
 
 
@@ -143,7 +143,7 @@ def test_all_255_classes_of_a_byte_can_be_used() -> None:
     assert SemSeg(num_classes=255).decode(image).flatten().tolist() == list(range(256))
 
 
-def test_labels_in_colour_are_refused() -> None:
+def test_labels_in_color_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected labels of 8 bits, got an image of mode 'RGB'"):
         SemSeg().decode(Image.new("RGB", (4, 4)))
 
@@ -177,7 +177,7 @@ def test_the_last_class_after_zero_cannot_be_void() -> None:
 # Batches.
 
 
-def test_labels_are_packed_from_the_centres_of_the_grid() -> None:
+def test_labels_are_packed_from_the_centers_of_the_grid() -> None:
     crop = tv_tensors.Mask(torch.arange(64).view(1, 8, 8).to(torch.uint8))
     assert SemSeg(stride=4).pack(crop).tolist() == [[18, 22], [50, 54]]
 
@@ -200,35 +200,35 @@ def test_maps_of_samples_that_lack_the_modality_are_known_nowhere(modality: Moda
     assert not prepared.valid[1].any()
 
 
-def test_colours_are_standardised() -> None:
-    colours = packed(Rgb())
-    prepared = Rgb().prepare(colours, here(3), PATCH)
-    expected = V2.normalize(colours.float() / 255, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+def test_colors_are_standardized() -> None:
+    colors = packed(Rgb())
+    prepared = Rgb().prepare(colors, here(3), PATCH)
+    expected = V2.normalize(colors.float() / 255, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     torch.testing.assert_close(from_patches(prepared.values, prepared.grid, channels=3), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("unknown", [0.0, 0.3, 0.97])
 def test_depth_is_standardised_by_the_central_eighty_percent_of_its_known_pixels(unknown: float) -> None:
-    metres = packed(Depth()) ** 3
-    metres[torch.rand_like(metres) < unknown] = 0
-    prepared = Depth().prepare(metres, here(3), PATCH)
-    expected = np.stack([depth_in_numpy(image) for image in metres.numpy()])
+    meters = packed(Depth()) ** 3
+    meters[torch.rand_like(meters) < unknown] = 0
+    prepared = Depth().prepare(meters, here(3), PATCH)
+    expected = np.stack([depth_in_numpy(image) for image in meters.numpy()])
     values = from_patches(prepared.values, prepared.grid, channels=1)
     torch.testing.assert_close(values, torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-4)
-    assert torch.equal(from_patches(prepared.valid, prepared.grid, channels=1), metres > 0)
+    assert torch.equal(from_patches(prepared.valid, prepared.grid, channels=1), meters > 0)
 
 
 def test_depth_does_not_depend_on_unit_or_offset() -> None:
-    metres = packed(Depth())
-    prepared, other = (Depth().prepare(maps, here(3), PATCH) for maps in (metres, 7 * metres + 2))
+    meters = packed(Depth())
+    prepared, other = (Depth().prepare(maps, here(3), PATCH) for maps in (meters, 7 * meters + 2))
     torch.testing.assert_close(other.values, prepared.values, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("known", [0, 1, 2])
 def test_depth_with_hardly_a_known_pixel_is_finite(known: int) -> None:
-    metres = torch.zeros(1, 1, 16, 16)
-    metres[0, 0, 0, :known] = 2.5
-    prepared = Depth().prepare(metres, here(1), PATCH)
+    meters = torch.zeros(1, 1, 16, 16)
+    meters[0, 0, 0, :known] = 2.5
+    prepared = Depth().prepare(meters, here(1), PATCH)
     assert (prepared.values == 0).all()
     assert prepared.valid.sum() == known
 
@@ -296,7 +296,7 @@ def test_sums_over_patches_are_those_of_the_losses_in_image_space(modality: Moda
     assert torch.equal(numbers, known.sum(-1).float())
 
 
-def test_colours_of_a_patch_are_standardised_with_the_unbiased_variance() -> None:
+def test_colors_of_a_patch_are_standardised_with_the_unbiased_variance() -> None:
     prepared = Rgb().prepare(packed(Rgb()), here(3), PATCH)
     predictions = prediction(NormRgb())
     target = prepared.values.double()
@@ -306,7 +306,7 @@ def test_colours_of_a_patch_are_standardised_with_the_unbiased_variance() -> Non
     assert (numbers == 3 * PATCH**2).all()
 
 
-def test_a_patch_of_one_colour_has_a_finite_standardised_target() -> None:
+def test_a_patch_of_one_color_has_a_finite_standardised_target() -> None:
     prepared = Rgb().prepare(torch.full((1, 3, 16, 16), 7, dtype=torch.uint8), here(1), PATCH)
     sums, _ = NormRgb().patch_losses(torch.zeros(1, 4, 3 * PATCH**2), prepared)
     assert sums.isfinite().all()
@@ -332,18 +332,18 @@ def test_the_predicted_classes_are_the_most_likely_ones() -> None:
     assert torch.equal(modality.predicted_values(scores, prepared), prepared.values)
 
 
-def test_a_perfect_prediction_of_standardised_colours_looks_like_the_image() -> None:
+def test_a_perfect_prediction_of_standardised_colors_looks_like_the_image() -> None:
     prepared = Rgb().prepare(packed(Rgb()), here(3), PATCH)
-    centred = prepared.values - prepared.values.mean(-1, keepdim=True)
-    perfect = centred / (prepared.values.var(-1, keepdim=True) + 1e-6).sqrt()
+    centerd = prepared.values - prepared.values.mean(-1, keepdim=True)
+    perfect = centerd / (prepared.values.var(-1, keepdim=True) + 1e-6).sqrt()
     values = NormRgb().predicted_values(perfect, prepared)
     torch.testing.assert_close(values, prepared.values, rtol=1e-4, atol=1e-4)
 
 
 def test_the_picture_of_an_image_is_the_image() -> None:
-    colours = packed(Rgb())
-    prepared = Rgb().prepare(colours, here(3), PATCH)
-    assert (Rgb().picture(prepared.values, prepared) == colours.permute(0, 2, 3, 1).numpy()).all()
+    colors = packed(Rgb())
+    prepared = Rgb().prepare(colors, here(3), PATCH)
+    assert (Rgb().picture(prepared.values, prepared) == colors.permute(0, 2, 3, 1).numpy()).all()
 
 
 @pytest.mark.parametrize("modality", EVERY)

@@ -12,19 +12,19 @@ from taskrobust.vision.qualitative import comparison_figure, depth_pictures, seg
 COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
 
 
-def plain(images: int, colour: tuple[int, int, int], height: int = 20, width: int = 30) -> NDArray[np.uint8]:
-    return np.broadcast_to(np.array(colour, dtype=np.uint8), (images, height, width, 3))
+def plain(images: int, color: tuple[int, int, int], height: int = 20, width: int = 30) -> NDArray[np.uint8]:
+    return np.broadcast_to(np.array(color, dtype=np.uint8), (images, height, width, 3))
 
 
 def test_a_column_has_its_pictures_below_each_other_in_order(tmp_path: Path) -> None:
-    columns = {title: plain(4, colour).copy() for title, colour in zip("abc", COLOURS, strict=True)}
+    columns = {title: plain(4, color).copy() for title, color in zip("abc", COLOURS, strict=True)}
     columns["b"][2] = 77
     comparison_figure(columns, tmp_path / "figure.png")
     sheet = np.asarray(Image.open(tmp_path / "figure.png").convert("RGB")).astype(int)
     middles = []
-    for colour in COLOURS:
-        of_colour = (np.abs(sheet - colour) < 3).all(2)
-        middles.append(np.nonzero(of_colour)[1].mean())
+    for color in COLOURS:
+        of_color = (np.abs(sheet - color) < 3).all(2)
+        middles.append(np.nonzero(of_color)[1].mean())
     assert middles == sorted(middles)
     of_green = np.nonzero((np.abs(sheet - COLOURS[1]) < 3).all(2))[0]
     other = np.nonzero((np.abs(sheet - 77) < 3).all(2))
@@ -37,7 +37,7 @@ def test_columns_may_have_different_resolutions_and_long_titles(tmp_path: Path) 
     columns = {"input": plain(2, COLOURS[0]), "softmax minimax on initial risks": plain(2, COLOURS[1], 80, 120)}
     comparison_figure(columns, tmp_path / "figure.png")
     sheet = np.asarray(Image.open(tmp_path / "figure.png").convert("RGB")).astype(int)
-    areas = [(np.abs(sheet - colour) < 3).all(2).sum() for colour in COLOURS[:2]]
+    areas = [(np.abs(sheet - color) < 3).all(2).sum() for color in COLOURS[:2]]
     assert areas[0] == pytest.approx(areas[1], rel=0.05)
     assert list(tmp_path.iterdir()) == [tmp_path / "figure.png"]
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_drawn_is_an_error(columns: dict[str, NDArray[np.uint8]],
         comparison_figure(columns, tmp_path / "figure.png")
 
 
-def test_classes_have_the_colours_of_the_pictures_of_pre_training() -> None:
+def test_classes_have_the_colors_of_the_pictures_of_pre_training() -> None:
     labels = torch.tensor([[[0, 1, 2, 3], [4, 30, 255, 0]]])
     pictures = segmentation_pictures(labels)
     assert pictures.shape == (1, 2, 4, 3)
@@ -72,7 +72,7 @@ def test_classes_have_the_colours_of_the_pictures_of_pre_training() -> None:
     assert (segmentation_pictures(packed) == pictures).all()
 
 
-def test_depths_are_coloured_by_the_true_range_of_their_image() -> None:
+def test_depths_are_colored_by_the_true_range_of_their_image() -> None:
     truth = torch.tensor([[[1.0, 2.0], [3.0, 0.0]], [[5.0, 9.0], [7.0, 6.0]]])
     true = depth_pictures(truth, truth)
     assert (true[0, 1, 1] == 0).all()  # unknown

@@ -14,17 +14,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 from rich.console import Console
 from rich.status import Status
 
+from taskrobust._io.atomic import remove_leftovers, replacing
 from taskrobust.nlp.corpus.pairs import next_sentence_pairs
 from taskrobust.nlp.corpus.sources import Source, read_documents, size_in_bytes
 from taskrobust.nlp.corpus.store import (
     MANIFEST,
     TOKENIZER,
-    read_manifest,
-    remove_leftovers,
-    replacing,
     shard_path,
     summarize_shard,
-    write_manifest,
     write_shard,
 )
 from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
@@ -92,7 +89,7 @@ def annotate(
         "documents_per_shard": documents_per_shard,
     }
     progress = _Progress()
-    if _is_complete(output, options):
+    if MANIFEST.is_started(output, options) and MANIFEST.is_complete(output):
         progress.say(f"{output} is complete.")
         return
     require_nltk_data()
@@ -149,7 +146,7 @@ def write_tagged_corpus(
         "seed": seed,
         "documents_per_shard": documents_per_shard,
     }
-    if _is_complete(output, options):
+    if MANIFEST.is_started(output, options) and MANIFEST.is_complete(output):
         return
     if not (output / TOKENIZER).exists():
         _start(output, options, tokenizer)
@@ -184,49 +181,34 @@ def _check_source(source: Source, text_column: str) -> None:
         )
 
 
-def _is_complete(output: Path, options: dict[str, Any]) -> bool:
-    """Whether the folder holds the corpus already; fails where it holds anything but a corpus of the same options."""
-    if (output / MANIFEST).exists():
-        manifest = read_manifest(output)
-        before = manifest["options"]
-        differing = [name for name in options | before if options.get(name) != before.get(name)]
-        if differing:
-            changes = ", ".join(f"{name} was {before.get(name)!r}, is {options.get(name)!r}" for name in differing)
-            raise ValueError(f"{output} holds a corpus of other options: {changes}. Name another folder, or delete it.")
-        return manifest["complete"] and all((output / shard["file"]).exists() for shard in manifest["shards"])
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"Expected a new or empty folder, {output} holds something that is no corpus.")
-    return False
-
-
 def _start(output: Path, options: dict[str, Any], wordpiece: Any) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    write_manifest(output, {"complete": False, "options": options})
+    MANIFEST.write(output, options, complete=False)
     with replacing(output / TOKENIZER) as temporary:
         wordpiece.save_pretrained(temporary)
 
 
 def _finish(output: Path) -> None:
-    options = read_manifest(output)["options"]
+    options = MANIFEST.read(output)["options"]
     wordpiece = load_wordpiece(output / TOKENIZER)
     summaries = [summarize_shard(path) for path in sorted(output.glob("shard-*.arrow"))]
-    manifest = {
-        "complete": True,
-        "options": options,
-        "sequence_length": options["sequence_length"],
-        "seed": options["seed"],
-        "vocab_size": len(wordpiece),
-        "special_tokens": {
+    MANIFEST.write(
+        output,
+        options,
+        complete=True,
+        sequence_length=options["sequence_length"],
+        seed=options["seed"],
+        vocab_size=len(wordpiece),
+        special_tokens={
             "pad": wordpiece.pad_token_id,
             "unk": wordpiece.unk_token_id,
             "cls": wordpiece.cls_token_id,
             "sep": wordpiece.sep_token_id,
             "mask": wordpiece.mask_token_id,
         },
-        "pieces_by_class": [sum(counts) for counts in zip(*(counts for _, counts in summaries), strict=True)],
-        "shards": [summary for summary, _ in summaries],
-    }
-    write_manifest(output, manifest)
+        pieces_by_class=[sum(counts) for counts in zip(*(counts for _, counts in summaries), strict=True)],
+        shards=[summary for summary, _ in summaries],
+    )
 
 
 def _blocks(documents: Iterable[_T], size: int) -> Iterator[list[_T]]:

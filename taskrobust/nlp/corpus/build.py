@@ -1,13 +1,11 @@
-import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from taskrobust._io.locks import taking_turns
-from taskrobust._io.paths import filled_in
+from taskrobust._io.locks import made_by_one
+from taskrobust._io.paths import expand_variables
 from taskrobust.nlp.corpus.annotate import annotate, write_tagged_corpus
 from taskrobust.nlp.corpus.sources import Source
-from taskrobust.nlp.corpus.store import TOKENIZER, is_complete, read_manifest
+from taskrobust.nlp.corpus.store import MANIFEST, TOKENIZER
 from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
 from taskrobust.synthetic.text.grammar import detokenize, generate_documents
 
@@ -57,11 +55,9 @@ def prepare(config: CorpusConfig) -> None:
         ValueError: If a source cannot be read, or a folder holds a corpus made from something else.
     """
     sources = {config.train: config.train_source, config.held_out: config.held_out_source}
-    if int(os.environ.get("RANK", 0)) == 0 and any(source is not None for source in sources.values()):
-        with taking_turns(config.train):  # with other runs on the same text
-            _prepare(config)
-    while not all(is_complete(folder) for folder, source in sources.items() if source is not None):
-        time.sleep(1)
+    folders = [folder for folder, source in sources.items() if source is not None]
+    if folders:
+        made_by_one(config.train, lambda: _prepare(config), lambda: all(map(MANIFEST.is_complete, folders)))
 
 
 def _prepare(config: CorpusConfig) -> None:
@@ -77,8 +73,8 @@ def _prepare(config: CorpusConfig) -> None:
 
 
 def _annotate(config: CorpusConfig, source: Source, output: Path, tokenizer: str | None) -> None:
-    if is_complete(output):  # on another machine, perhaps, without the source and without NLTK's data
-        there = read_manifest(output)["sequence_length"]
+    if MANIFEST.is_complete(output):  # on another machine, perhaps, without the source and without NLTK's data
+        there = MANIFEST.read(output)["sequence_length"]
         if there != config.sequence_length:
             raise ValueError(f"Expected a corpus of sequence_length {config.sequence_length} in {output}, got {there}.")
         return
@@ -108,4 +104,4 @@ def _generate(config: CorpusConfig, output: Path, documents: int, seed: int, tok
 
 
 def _filled_in(source: Source) -> Source:
-    return filled_in(source) if isinstance(source, str) else [filled_in(one) for one in source]
+    return expand_variables(source) if isinstance(source, str) else [expand_variables(one) for one in source]

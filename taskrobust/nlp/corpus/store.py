@@ -1,10 +1,7 @@
 """The annotated corpus on disk: pairs of segments as Arrow files, three bytes a piece."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,6 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from taskrobust._io.atomic import replacing
+from taskrobust._io.manifest import Manifest
 from taskrobust.nlp.corpus.pairs import Pair
 from taskrobust.nlp.tagging.tagset import OUTSIDE
 
@@ -23,9 +22,10 @@ WORD_START: Final = 16
 CLASS_BITS: Final = 15
 """The bits of a piece's flags that are its class."""
 
-MANIFEST: Final = "corpus.json"
+MANIFEST: Final = Manifest(
+    file="corpus.json", kind="an annotated corpus", format=1, command="annotate --source SOURCE --output"
+)
 TOKENIZER: Final = "tokenizer"
-FORMAT: Final = 1
 
 _PIECES_BY_CLASS: Final = b"pieces_by_class"
 _SCHEMA: Final = pa.schema(
@@ -57,31 +57,6 @@ class PairBatch(NamedTuple):
     lengths: NDArray[np.int64]
     first: NDArray[np.int64]
     is_random: NDArray[np.bool_]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write a file or folder at, which takes its place once it is whole."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes what :func:`replacing` left behind in a process that was killed."""
-    for leftover in folder.glob("*.tmp"):
-        _remove(leftover)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -119,41 +94,6 @@ def write_shard(path: Path, ids: NDArray[np.uint16], flags: NDArray[np.uint8], p
         stream.write_batch(batch)
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Writes corpus.json."""
-    with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n", encoding="utf-8")
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads corpus.json.
-
-    Raises:
-        ValueError: Where there is none, or it is not one of ours.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        what = "the folder does not exist" if not folder.exists() else f"it holds no {MANIFEST}"
-        raise ValueError(
-            f"Expected an annotated corpus in {folder}, but {what}. "
-            f"Make one with `taskrobust annotate --source SOURCE --output {folder}`."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / MANIFEST} is damaged: {error}. Annotate again into a new folder.") from error
-    if manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"Expected a corpus of format {FORMAT}, {folder} is of format {manifest.get('format')}. Annotate again "
-            "into a new folder with this version of taskrobust."
-        )
-    return manifest
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether the folder holds a finished corpus."""
-    return (folder / MANIFEST).exists() and bool(read_manifest(folder)["complete"])
-
-
 def summarize_shard(path: Path) -> tuple[dict[str, Any], list[int]]:
     """What the manifest says of a shard, and its number of pieces of each class."""
     batch = _open_shard(path)
@@ -177,7 +117,7 @@ class _Shard:
 
     def __init__(self, path: Path, sequences: int):
         batch = _open_shard(path)
-        assert batch.num_rows == sequences, f"{path} holds {batch.num_rows} sequences, {MANIFEST} says {sequences}"
+        assert batch.num_rows == sequences, f"{path} holds {batch.num_rows} sequences, {MANIFEST.file} says {sequences}"
         ids, flags, first, is_random = batch.columns
         self.ids = ids.values.to_numpy()
         self.flags = flags.values.to_numpy()
@@ -205,12 +145,7 @@ class Corpus(Dataset[PairBatch]):
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        manifest = read_manifest(self.folder)
-        if not manifest["complete"]:
-            raise ValueError(
-                f"The corpus in {folder} is not finished. Run its `taskrobust annotate` command again: "
-                "it goes on where it stopped."
-            )
+        manifest = MANIFEST.read_complete(self.folder)
         self.sequence_length: int = manifest["sequence_length"]
         self.vocab_size: int = manifest["vocab_size"]
         self.pieces_by_class = np.array(manifest["pieces_by_class"])

@@ -53,7 +53,7 @@ def train_wordpiece(documents: Iterable[str], vocab_size: int = 30_522) -> Any:
 
 
 def _alphabet(documents: list[str], tokenizer: Any) -> list[str]:
-    """The most frequent characters after normalisation, in the order of their code points."""
+    """The most frequent characters after normalization, in the order of their code points."""
     counts: Counter[str] = Counter()
     for document in documents:
         counts.update(document)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskrobust.hashing import hash_of
+from taskrobust._random import random_bits
 from taskrobust.nlp.glue.reading import Examples, Labels
 from taskrobust.training.sampling import Key
 
@@ -111,7 +111,7 @@ def drawn(examples: Examples, number: int, seed: int = 0) -> Examples:
         number: How many; all, if there are not more.
         seed: Names the draw.
     """
-    order = np.argsort(hash_of(np.array([seed], dtype=np.uint64), np.arange(len(examples))))[:number]
+    order = np.argsort(random_bits(np.array([seed], dtype=np.uint64), np.arange(len(examples))))[:number]
     texts = tuple([column[index] for index in order] for column in examples.texts)
     labels = None if examples.labels is None else examples.labels[order]
     return Examples(texts, labels, [examples.ids[index] for index in order] if examples.ids else [])

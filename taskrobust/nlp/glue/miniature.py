@@ -1,13 +1,13 @@
 """A small GLUE in the words of the embedded corpus: all eight tasks, in the official layouts, generated."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Final
 
-from taskrobust._io.locks import taking_turns
+from taskrobust._io.atomic import replacing
+from taskrobust._io.locks import locked
 from taskrobust.nlp.glue.tasks import GLUE, GlueTask
 from taskrobust.synthetic.text import lexicon
 from taskrobust.synthetic.text.events import ASKED, PARTS, Event, draw_event, sentence, with_others
@@ -57,14 +57,13 @@ def write_miniature_glue(folder: Path, seed: int = 0, train: int = 2000, dev: in
         dev: Examples of each dev split.
         test: Examples of each test split.
     """
-    with taking_turns(folder):
-        if not folder.exists():
-            unfinished = folder.with_name(f".{folder.name}")
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with locked(folder):
+        if folder.exists():
+            return
+        with replacing(folder) as unfinished:
             for task in GLUE.values():
                 counts = {"train": train} | dict.fromkeys(task.dev.values(), dev)
                 _write(unfinished / task.folder, task, counts | dict.fromkeys(task.test.values(), test), seed)
-            unfinished.rename(folder)
 
 
 def _write(folder: Path, task: GlueTask, counts: Mapping[str, int], seed: int) -> None:

@@ -79,7 +79,7 @@ class GlueTable:
         return min(eight, key=lambda row: row.median, default=None)
 
     def markdown(self) -> str:
-        """The table, in per cent."""
+        """The table, in percent."""
         lines = ["| task | metric | median | lowest | highest | seeds |", "|---|---|---:|---:|---:|---:|"]
         for name, row in self.rows.items():
             spread = " | ".join(f"{100 * value:.1f}" for value in (row.median, min(row.values), max(row.values)))

@@ -86,7 +86,7 @@ class FastTagger:
     The tags are identical, not only close: the sum runs in double precision over NLTK's fourteen features in NLTK's
     order (a feature that NLTK skips adds an exact zero), and a tie goes to the alphabetically last tag.
 
-    A word is looked up once, for the rows of the weights that it brings to its neighbours and to itself; from then on
+    A word is looked up once, for the rows of the weights that it brings to its neighbors and to itself; from then on
     it is a number. The table of words only grows: call :meth:`forget` to bound the memory.
 
     Args:

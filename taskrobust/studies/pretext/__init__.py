@@ -22,13 +22,13 @@ from taskrobust.studies.pretext.networks import (
 )
 from taskrobust.studies.pretext.pipeline import PretextNetwork, PretextPipeline, Probe
 from taskrobust.studies.pretext.processor import Processor, optimal_linear_processor
-from taskrobust.studies.pretext.tasks import Colourisation, PretextTask, Rotation, SplitHalf
+from taskrobust.studies.pretext.tasks import Colorization, PretextTask, Rotation, SplitHalf
 
 __all__ = [
     "CONVOLUTIONAL_FEATURES",
     "ClassImages",
     "ClassMixture",
-    "Colourisation",
+    "Colorization",
     "GaussianData",
     "PretextNetwork",
     "PretextPipeline",

@@ -3,7 +3,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from taskrobust._io.atomic import write_whole
+from taskrobust._io.atomic import write_atomically
+from taskrobust._io.manifest import check_same_settings
 
 
 class Cells:
@@ -22,12 +23,7 @@ class Cells:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "settings.json"
         there = json.loads(path.read_text()) if path.exists() else settings
-        for name, value in settings.items():
-            if there.get(name) != value:
-                raise ValueError(
-                    f"Expected the settings of the cells in {folder}, got others: {name} is {there.get(name)!r} there "
-                    f"and {value!r} here. Take another output folder."
-                )
+        check_same_settings(folder, there, settings)
         _write(path, settings)
 
     def get(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -45,4 +41,4 @@ class Cells:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    write_atomically(path, json.dumps(content, indent=2) + "\n")

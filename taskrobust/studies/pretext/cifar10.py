@@ -1,4 +1,4 @@
-"""The experiment of the slides on CIFAR-10: does a processor learnt from downstream images help a pretext task?"""
+"""The experiment of the slides on CIFAR-10: does a processor learned from downstream images help a pretext task?"""
 
 import io
 import time
@@ -14,13 +14,13 @@ from pyarrow import parquet
 from rich.progress import track
 from torch import Tensor, nn
 
-from taskrobust._io.paths import filled_in
+from taskrobust._io.paths import expand_variables
 from taskrobust.studies.pretext.networks import CONVOLUTIONAL_FEATURES, convolutional_network, mlp_network
 from taskrobust.studies.pretext.pipeline import PretextNetwork, PretextPipeline, Probe
 from taskrobust.studies.pretext.processor import Pairs, Processor
-from taskrobust.studies.pretext.tasks import Colourisation, PretextTask, Rotation, SplitHalf
+from taskrobust.studies.pretext.tasks import Colorization, PretextTask, Rotation, SplitHalf
 
-TaskName = Literal["rotation", "colourisation", "split_half"]
+TaskName = Literal["rotation", "colorization", "split_half"]
 
 SLIDES = {
     "full": {"ssl": 79.31, "1000": 9.95, "2000": 9.97, "3000": 9.99, "4000": 10.01, "5000": 9.96},
@@ -39,7 +39,7 @@ class Cifar10Protocol:
         features: d_f, the features that the processor makes of an image.
         steps: Steps of the processor, each on all n0 images and 512 of those without labels.
         epochs: Passes of the pretext task over the images without labels.
-        half: Share of the labelled images in the second row, which the slides call half.
+        half: Share of the labeled images in the second row, which the slides call half.
         scale: Share of all images and of n0. 0.02 is a trial of a minute.
         seed: Seed of the split, the starts and the batches.
     """
@@ -57,7 +57,7 @@ class Cifar10Protocol:
         """The pretext task with its defaults."""
         tasks: dict[TaskName, PretextTask] = {
             "rotation": Rotation(self.seed),
-            "colourisation": Colourisation(),
+            "colorization": Colorization(),
             "split_half": SplitHalf(),
         }
         return tasks[self.task]
@@ -77,14 +77,14 @@ class Split:
 
     Attributes:
         extra: A tenth, for the processor.
-        unlabelled: Six tenths, whose classes nobody reads.
-        labelled: Three tenths, for the probe.
+        unlabeled: Six tenths, whose classes nobody reads.
+        labeled: Three tenths, for the probe.
         test: The test images.
     """
 
     extra: Pairs
-    unlabelled: Pairs
-    labelled: Pairs
+    unlabeled: Pairs
+    labeled: Pairs
     test: Pairs
 
     @staticmethod
@@ -115,7 +115,7 @@ def identity(folder: str) -> dict[str, Any]:
         folder: As for ``read_cifar10``.
     """
     return {
-        "data": str(Path(filled_in(folder)).resolve()),
+        "data": str(Path(expand_variables(folder)).resolve()),
         "crc32": [crc32(path.read_bytes()) for path in _files(folder)],
     }
 
@@ -144,8 +144,8 @@ def measure_ssl(split: Split, protocol: Cifar10Protocol, file: Path) -> dict[str
     """
     started = time.perf_counter()
     pipeline = PretextPipeline(_pretext_network(protocol, convolutional_network(protocol.seed)))
-    pipeline.pretrain(split.unlabelled[0])
-    features, of_test, of_extra = (pipeline.transform(x) for x, _ in (split.labelled, split.test, split.extra))
+    pipeline.pretrain(split.unlabeled[0])
+    features, of_test, of_extra = (pipeline.transform(x) for x, _ in (split.labeled, split.test, split.extra))
     torch.save((features, of_test, of_extra), file)
     cell = _accuracies(pipeline.network, (features, of_test), split, protocol)
     return cell | {"seconds": time.perf_counter() - started}
@@ -165,13 +165,13 @@ def measure_pooled(split: Split, protocol: Cifar10Protocol, file: Path, size: in
     cell = {}
     for row, number in _rows(split, protocol).items():
         known = torch.cat([features[:number], of_extra[:n0]])
-        labels = torch.cat([split.labelled[1][:number], split.extra[1][:n0]])
+        labels = torch.cat([split.labeled[1][:number], split.extra[1][:n0]])
         cell[row] = Probe().fit(known, labels).score(of_test, split.test[1])
     return cell
 
 
 def measure_processor(split: Split, protocol: Cifar10Protocol, size: int) -> dict[str, Any]:
-    """Accuracies with a processor that has learnt from n0 extra images.
+    """Accuracies with a processor that has learned from n0 extra images.
 
     Args:
         split: The images.
@@ -195,10 +195,10 @@ def measure_processor(split: Split, protocol: Cifar10Protocol, size: int) -> dic
     trunk = nn.Sequential(mlp_network(protocol.features, [width], width, protocol.seed, torch.float32), nn.ReLU())
     pipeline = PretextPipeline(_pretext_network(protocol, trunk), processor)
     extra = (split.extra[0][:n0], split.extra[1][:n0])
-    pipeline.pretrain(split.unlabelled[0], extra)
-    hidden = pipeline.transform(split.labelled[0]), pipeline.transform(split.test[0])
+    pipeline.pretrain(split.unlabeled[0], extra)
+    hidden = pipeline.transform(split.labeled[0]), pipeline.transform(split.test[0])
     cell = _accuracies(pipeline.network, hidden, split, protocol)
-    processed = processor.transform(split.labelled[0]), processor.transform(split.test[0])
+    processed = processor.transform(split.labeled[0]), processor.transform(split.test[0])
     for row, accuracy in _probed(processed, split, protocol).items():
         cell[row]["processed"] = accuracy
     return cell | {"seconds": time.perf_counter() - started}
@@ -212,8 +212,8 @@ def _pretext_network(protocol: Cifar10Protocol, trunk: nn.Module) -> PretextNetw
 
 
 def _rows(split: Split, protocol: Cifar10Protocol) -> dict[str, int]:
-    """Labelled images in each row of the table."""
-    number = len(split.labelled[0])
+    """Labeled images in each row of the table."""
+    number = len(split.labeled[0])
     return {"full": number, "half": round(number * protocol.half)}
 
 
@@ -227,16 +227,16 @@ def _accuracies(
 
 
 def _probed(features: tuple[Tensor, Tensor], split: Split, protocol: Cifar10Protocol) -> dict[str, float]:
-    """Accuracy of a linear probe by row, from the features of the labelled and of the test images."""
+    """Accuracy of a linear probe by row, from the features of the labeled and of the test images."""
     accuracies = {}
     for row, number in _rows(split, protocol).items():
-        probe = Probe().fit(features[0][:number], split.labelled[1][:number])
+        probe = Probe().fit(features[0][:number], split.labeled[1][:number])
         accuracies[row] = probe.score(features[1], split.test[1])
     return accuracies
 
 
 def _files(folder: str) -> list[Path]:
-    paths = [Path(filled_in(folder)) / f"{part}.parquet" for part in ("train", "test")]
+    paths = [Path(expand_variables(folder)) / f"{part}.parquet" for part in ("train", "test")]
     for path in paths:
         if not path.exists():
             raise ValueError(

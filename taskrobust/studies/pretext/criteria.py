@@ -107,8 +107,8 @@ def epsilon_ci(features: Tensor, pretext: Tensor, labels: Tensor) -> float:
         Gaussian variables.
     """
     explained, _ = _explained_by(labels)
-    centred = (features - features.mean(0)).double()
-    basis = _orthonormal(centred, like=centred)
+    centerd = (features - features.mean(0)).double()
+    basis = _orthonormal(centerd, like=centerd)
     residual = pretext.double() - explained(pretext.double())
     # f - E[f | y] and z - E[z | y] have the covariance of f and z - E[z | y].
     by_chance = basis.shape[1] * residual.square().sum() / len(features)

@@ -150,7 +150,7 @@ class ClassMixture:
 
     .. math:: x \sim \mathcal N(\mu_y, I), \qquad z = (1 - a) \tilde z + a x, \quad \tilde z \sim \mathcal N(\nu_y, I)
 
-    with centres drawn uniformly from [0, 10) in each dimension; x is cut or filled with zeros to the size of z.
+    with centers drawn uniformly from [0, 10) in each dimension; x is cut or filled with zeros to the size of z.
 
     Example:
         >>> x, z, y = ClassMixture(dependence=1.0).sample(5, seed=0)
@@ -162,7 +162,7 @@ class ClassMixture:
         inputs: Dimensions of x.
         pretext: Dimensions of z.
         dependence: a in [0, 1]. With 0 x and z are independent given the class, with 1 z is x.
-        seed: Seed of the centres.
+        seed: Seed of the centers.
 
     References:
         Lee et al., Predicting What You Already Know Helps: Provable Self-Supervised Learning, 2020, simulations.
@@ -182,11 +182,11 @@ class ClassMixture:
             seed: Seed of the draws.
         """
         fixed = torch.Generator().manual_seed(self.seed)
-        centres = 10 * torch.rand(self.classes, self.inputs + self.pretext, generator=fixed, dtype=torch.float64)
+        centers = 10 * torch.rand(self.classes, self.inputs + self.pretext, generator=fixed, dtype=torch.float64)
         generator = torch.Generator().manual_seed(seed)
         labels = torch.randint(self.classes, (number,), generator=generator)
         shape = (number, self.inputs + self.pretext)
-        both = centres[labels] + torch.randn(shape, generator=generator, dtype=torch.float64)
+        both = centers[labels] + torch.randn(shape, generator=generator, dtype=torch.float64)
         inputs, independent = torch.split(both, [self.inputs, self.pretext], dim=1)
         fitted = torch.nn.functional.pad(inputs, (0, max(0, self.pretext - self.inputs)))[:, : self.pretext]
         return Sample(inputs, (1 - self.dependence) * independent + self.dependence * fitted, labels)
@@ -194,7 +194,7 @@ class ClassMixture:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """Small colour images: a soft pattern of each class, under soft clouds that belong to the image alone.
+    """Small color images: a soft pattern of each class, under soft clouds that belong to the image alone.
 
     With ``clouds=0`` the two halves of an image are independent given its class; clouds reach over the middle, so that
     a half tells about the other what the class does not.

@@ -40,11 +40,11 @@ def fit_linear(features: Tensor, targets: Tensor, ridge: float = 0.0) -> LinearM
     """
     _check_rows(features, targets)
     mean_features, mean_targets = features.double().mean(0), targets.double().mean(0)
-    centred, centred_targets = features - mean_features, targets - mean_targets
+    centerd, centerd_targets = features - mean_features, targets - mean_targets
     if ridge:
-        weight = _solve(centred, centred_targets, ridge)
+        weight = _solve(centerd, centerd_targets, ridge)
     else:
-        weight = torch.linalg.pinv(centred, rtol=_rounding(features)) @ centred_targets
+        weight = torch.linalg.pinv(centerd, rtol=_rounding(features)) @ centerd_targets
     return LinearMap(weight, mean_targets - mean_features @ weight)
 
 
@@ -53,7 +53,7 @@ def least_squares_risk(features: Tensor, targets: Tensor, ridge: float = RIDGE) 
 
     .. math:: R(F) = \min_{W, b} \frac1n \|Y - F W - b\|^2 + \gamma s(F) \|W\|^2
 
-    By the envelope theorem the gradient of the minimum is the partial one at the minimiser, so that :math:`W` is solved
+    By the envelope theorem the gradient of the minimum is the partial one at the minimizer, so that :math:`W` is solved
     for without a graph and the gradient is still exact.
 
     Args:
@@ -65,11 +65,11 @@ def least_squares_risk(features: Tensor, targets: Tensor, ridge: float = RIDGE) 
         The risk, summed over the k targets, shape [].
     """
     _check_rows(features, targets)
-    centred, centred_targets = features - features.mean(0), targets - targets.mean(0)
+    centerd, centerd_targets = features - features.mean(0), targets - targets.mean(0)
     with torch.no_grad():
-        weight = _solve(centred, centred_targets, ridge)
-    penalty = ridge * centred.square().mean() * weight.square().sum()
-    return (centred_targets - centred @ weight).square().sum() / len(features) + penalty
+        weight = _solve(centerd, centerd_targets, ridge)
+    penalty = ridge * centerd.square().mean() * weight.square().sum()
+    return (centerd_targets - centerd @ weight).square().sum() / len(features) + penalty
 
 
 def linear_mse(features: Tensor, targets: Tensor) -> float:
@@ -89,8 +89,8 @@ def linear_mse(features: Tensor, targets: Tensor) -> float:
         ValueError: If there are too few samples.
     """
     _check_rows(features, targets)
-    centred, wanted = (values - values.mean(0) for values in (features.double(), targets.double()))
-    left, singular, _ = torch.linalg.svd(centred, full_matrices=False)
+    centerd, wanted = (values - values.mean(0) for values in (features.double(), targets.double()))
+    left, singular, _ = torch.linalg.svd(centerd, full_matrices=False)
     basis = left[:, singular > singular.max() * _rounding(features)]
     rank = basis.shape[1]
     freedom = len(features) - 1 - rank
@@ -113,9 +113,9 @@ def _rounding(features: Tensor) -> float:
     return features.shape[1] * torch.finfo(features.dtype).eps
 
 
-def _solve(centred: Tensor, targets: Tensor, ridge: float) -> Tensor:
+def _solve(centerd: Tensor, targets: Tensor, ridge: float) -> Tensor:
     """The ridge solution in float64: from the d × d system if d <= n, else from the n × n one."""
-    features, wanted = centred.double(), targets.double()
+    features, wanted = centerd.double(), targets.double()
     number, width = features.shape
     tiny = torch.finfo(torch.float64).tiny  # features that are all constant have the solution 0
     shrinkage = number * ridge * features.square().mean() + tiny
@@ -127,5 +127,5 @@ def _solve(centred: Tensor, targets: Tensor, ridge: float) -> Tensor:
         system = features @ features.T
         system.diagonal().add_(shrinkage)
         weight = features.T @ torch.linalg.solve(system, wanted)
-    solution: Tensor = weight.to(centred)
+    solution: Tensor = weight.to(centerd)
     return solution

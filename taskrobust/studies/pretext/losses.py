@@ -85,7 +85,7 @@ def general_processor_loss(
     .. math:: \bar{\mathcal L}(f) = \frac{1}{n_0} \sum_i g_2(\|y_i - \widetilde W_2 f(x_i)\|)
         - \frac{\lambda}{n_1} \sum_j g_1(\|z_j - \widetilde W_1 f(x_j)\|)
 
-    :math:`\widetilde W` stays the least squares solution. It minimises the sum for squares alone, so that for any other
+    :math:`\widetilde W` stays the least squares solution. It minimizes the sum for squares alone, so that for any other
     :math:`g` the envelope theorem does not hold and the gradient goes through the solution.
 
     Args:
@@ -114,13 +114,13 @@ def pseudo_huber(distance: Tensor) -> Tensor:
 def _distances(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
     """Distance of each target to its least squares prediction, shape [n], differentiable throughout."""
     number, width = features.shape
-    centred, wanted = features - features.mean(0), targets - targets.mean(0)
-    shrinkage = number * ridge * centred.square().mean()
+    centerd, wanted = features - features.mean(0), targets - targets.mean(0)
+    shrinkage = number * ridge * centerd.square().mean()
     if width <= number:
-        system = centred.T @ centred + shrinkage * torch.eye(width).to(centred)
-        residuals = wanted - centred @ torch.linalg.solve(system, centred.T @ wanted)
+        system = centerd.T @ centerd + shrinkage * torch.eye(width).to(centerd)
+        residuals = wanted - centerd @ torch.linalg.solve(system, centerd.T @ wanted)
     else:
-        system = centred @ centred.T + shrinkage * torch.eye(number).to(centred)
+        system = centerd @ centerd.T + shrinkage * torch.eye(number).to(centerd)
         residuals = shrinkage * torch.linalg.solve(system, wanted)
     smallest = torch.finfo(residuals.dtype).eps ** 2  # the root has no derivative at 0
     distances: Tensor = (residuals.square().sum(1) + smallest).sqrt()

@@ -154,7 +154,7 @@ class PretextNetwork:
         from sklearn.exceptions import NotFittedError
 
         if not self.fitted:
-            raise NotFittedError("Expected a network that has learnt, got a new one: call fit first.")
+            raise NotFittedError("Expected a network that has learned, got a new one: call fit first.")
         self.trunk.eval()
         return torch.cat([self.trunk(self._processed(part)) for part in torch.split(images, 1000)])
 
@@ -214,27 +214,27 @@ class PretextPipeline:
         self.processor = processor
         self.probe = probe or Probe()
 
-    def fit(self, unlabelled: Tensor, labelled: Pairs, extra: Pairs | None = None) -> Self:
+    def fit(self, unlabeled: Tensor, labeled: Pairs, extra: Pairs | None = None) -> Self:
         """Train the parts, one after the other.
 
         Args:
-            unlabelled: n1 images for the pretext tasks.
-            labelled: n2 images and their classes, for the probe.
+            unlabeled: n1 images for the pretext tasks.
+            labeled: n2 images and their classes, for the probe.
             extra: n0 images and their classes, for the processor.
 
         Raises:
             ValueError: If there is a processor and no extra samples, or the other way round.
         """
-        self.pretrain(unlabelled, extra)
-        images, classes = labelled
+        self.pretrain(unlabeled, extra)
+        images, classes = labeled
         self.probe.fit(self.transform(images), classes)
         return self
 
-    def pretrain(self, unlabelled: Tensor, extra: Pairs | None = None) -> Self:
+    def pretrain(self, unlabeled: Tensor, extra: Pairs | None = None) -> Self:
         """Train all but the probe.
 
         Args:
-            unlabelled: n1 images for the pretext tasks.
+            unlabeled: n1 images for the pretext tasks.
             extra: n0 images and their classes, for the processor.
 
         Raises:
@@ -244,9 +244,9 @@ class PretextPipeline:
             raise ValueError("Expected extra samples with a processor, and none without.")
         if self.processor is not None and extra is not None:
             images, classes = extra
-            pretext = [task.pairs(unlabelled, np.arange(len(unlabelled)), 0) for task in self.network.tasks]
+            pretext = [task.pairs(unlabeled, np.arange(len(unlabeled)), 0) for task in self.network.tasks]
             self.processor.fit((images, functional.one_hot(classes).to(images)), pretext)
-        self.network.fit(unlabelled, self.processor)
+        self.network.fit(unlabeled, self.processor)
         return self
 
     def transform(self, images: Tensor) -> Tensor:

@@ -38,9 +38,9 @@ def plot_synthetic(curves: Mapping[str, Mapping[float, Errors]], path: Path) -> 
     for axis, (name, points) in zip(axes, curves.items(), strict=True):
         values = list(points)
         places: Sequence[float] = range(len(values)) if name == "lambda" else values
-        for field, (label, colour, style) in _LINES.items():
+        for field, (label, color, style) in _LINES.items():
             errors = [getattr(point, field) for point in points.values()]
-            axis.plot(places, errors, style, color=colour, label=label, linewidth=1.8, markersize=4)
+            axis.plot(places, errors, style, color=color, label=label, linewidth=1.8, markersize=4)
         for height, text, alignment in ((1.0, "a constant", "bottom"), (0.5, "the best possible", "top")):
             axis.axhline(height, color="0.45", linewidth=0.9, linestyle=":")
             right = (0.98, height + (0.01 if alignment == "bottom" else -0.01))
@@ -67,7 +67,7 @@ def plot_synthetic(curves: Mapping[str, Mapping[float, Errors]], path: Path) -> 
 
 
 def plot_cifar10(ssl: Mapping[str, Any], processors: Mapping[int, Mapping[str, Any]], path: Path) -> None:
-    """Draw accuracies against n0, one panel for all labelled images and one for half of them.
+    """Draw accuracies against n0, one panel for all labeled images and one for half of them.
 
     Args:
         ssl: The cell of plain self-supervised learning.
@@ -78,17 +78,17 @@ def plot_cifar10(ssl: Mapping[str, Any], processors: Mapping[int, Mapping[str, A
 
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True, layout="constrained")
     sizes = list(processors)
-    for axis, row, title in zip(axes, ("full", "half"), ("all labelled images", "half of them"), strict=True):
+    for axis, row, title in zip(axes, ("full", "half"), ("all labeled images", "half of them"), strict=True):
         pooled = [100 * ssl["pooled"][row][str(size)] for size in sizes]
         axis.plot(sizes, pooled, "D--", color="#2166ac", markersize=4, label="plain SSL, probe on $n_0$ labels more")
         axis.axhline(100 * ssl[row]["hidden"], color="#2166ac", label="plain SSL")
-        for field, label, colour, style in (
+        for field, label, color, style in (
             ("processed", "probe on f(x), before the pretext task", "#fdae61", "^-"),
             ("hidden", "processor, then SSL", "#b2182b", "o-"),
             ("predicted", "processor, then SSL: probe on its predictions", "#7f7f7f", "s-"),
         ):
             accuracies = [100 * cell[row][field] for cell in processors.values()]
-            axis.plot(sizes, accuracies, style, color=colour, markersize=4, label=label)
+            axis.plot(sizes, accuracies, style, color=color, markersize=4, label=label)
         axis.axhline(10, color="0.45", linewidth=0.9, linestyle=":")
         axis.text(sizes[0], 10.6, "chance, and the slides with a processor", color="0.35", fontsize=8)
         axis.set_title(title)

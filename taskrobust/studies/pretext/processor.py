@@ -154,7 +154,7 @@ class Processor:
         from sklearn.exceptions import NotFittedError
 
         if self._mean is None:
-            raise NotFittedError("Expected a processor that has learnt, got a new one: call fit first.")
+            raise NotFittedError("Expected a processor that has learned, got a new one: call fit first.")
         return self._mean
 
     def _check_type(self, inputs: Tensor) -> None:

@@ -108,8 +108,8 @@ def _measure_once(setting: Setting, seed: int) -> Errors:
         of_held_out, of_extra = features(held_out.inputs), features(extra.inputs)
         errors = []
         for draw in range(_DRAWS_OF_LABELS):
-            labelled = data.sample(LABELS, seed=3000 + 100 * seed + draw)
-            known, labels = features(labelled.inputs), labelled.labels
+            labeled = data.sample(LABELS, seed=3000 + 100 * seed + draw)
+            known, labels = features(labeled.inputs), labeled.labels
             if pool:
                 known, labels = torch.cat([known, of_extra]), torch.cat([labels, extra.labels])
             residuals = fit_linear(known, labels, PROBE_RIDGE)(of_held_out) - held_out.labels
@@ -125,7 +125,7 @@ def _measure_once(setting: Setting, seed: int) -> Errors:
 
 
 class Trained(NamedTuple):
-    """What has learnt from the same pretext samples.
+    """What has learned from the same pretext samples.
 
     Attributes:
         processor: The processor.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from taskrobust.hashing import hash_of, uniform
+from taskrobust._random import random_bits, uniform
 
 
 class PretextTask(ABC):
@@ -70,7 +70,7 @@ class Rotation(PretextTask):
     def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
         """Turned images and their turns."""
         seed = np.array([self.seed], dtype=np.uint64)
-        turns = torch.from_numpy((uniform(hash_of(hash_of(seed, index), epoch)) * 4).astype(np.int64))
+        turns = torch.from_numpy((uniform(random_bits(random_bits(seed, index), epoch)) * 4).astype(np.int64))
         turned = torch.empty_like(images)
         for turn in range(4):
             turned[turns == turn] = images[turns == turn].rot90(turn, dims=(2, 3))
@@ -81,11 +81,11 @@ class Rotation(PretextTask):
         return functional.cross_entropy(predictions, pretext, reduction="none")
 
 
-class Colourisation(PretextTask):
-    """The colours of an image of which the grey values are shown: two opponent channels on a coarse grid.
+class Colorization(PretextTask):
+    """The colors of an image of which the gray values are shown: two opponent channels on a coarse grid.
 
     Example:
-        >>> inputs, targets = Colourisation().pairs(torch.rand(2, 3, 32, 32), np.arange(2), epoch=0)
+        >>> inputs, targets = Colorization().pairs(torch.rand(2, 3, 32, 32), np.arange(2), epoch=0)
         >>> inputs.shape
         torch.Size([2, 3, 32, 32])
 
@@ -93,21 +93,21 @@ class Colourisation(PretextTask):
         grid: Rows and columns of the grid.
 
     References:
-        Zhang, Isola, Efros, Colorful Image Colorization, ECCV 2016, which predicts distributions of colours instead.
+        Zhang, Isola, Efros, Colorful Image Colorization, ECCV 2016, which predicts distributions of colors instead.
     """
 
-    name = "colourisation"
+    name = "colorization"
 
     def __init__(self, grid: int = 4) -> None:
         self.grid = grid
         self.width = 2 * grid**2
 
     def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        """Grey images, and red less green and blue less yellow."""
+        """Gray images, and red less green and blue less yellow."""
         red, green, blue = images.unbind(1)
         chroma = torch.stack([red - green, blue - (red + green) / 2], dim=1)
-        grey = images.mean(1, keepdim=True).expand_as(images)
-        return grey, functional.adaptive_avg_pool2d(chroma, self.grid).flatten(1)
+        gray = images.mean(1, keepdim=True).expand_as(images)
+        return gray, functional.adaptive_avg_pool2d(chroma, self.grid).flatten(1)
 
 
 class SplitHalf(PretextTask):

@@ -49,12 +49,12 @@ class OutlierExample:
 
     @property
     def theta_average(self) -> float:
-        r"""Minimiser of the mean risk, :math:`A / (A + T - 1)`."""
+        r"""Minimizer of the mean risk, :math:`A / (A + T - 1)`."""
         return self.curvature / (self.curvature + self.num_tasks - 1)
 
     @property
     def theta_minimax(self) -> float:
-        r"""Minimiser of the worst risk, :math:`\sqrt A / (1 + \sqrt A)`."""
+        r"""Minimizer of the worst risk, :math:`\sqrt A / (1 + \sqrt A)`."""
         return math.sqrt(self.curvature) / (1 + math.sqrt(self.curvature))
 
     @property

@@ -1,4 +1,4 @@
-"""What else minimises a maximum: the algorithms of the field, to compare with and to pick instead."""
+"""What else minimizes a maximum: the algorithms of the field, to compare with and to pick instead."""
 
 import math
 from collections.abc import Iterator

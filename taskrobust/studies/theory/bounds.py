@@ -79,7 +79,7 @@ def descent_radius(initial_risk: float, strong_convexity: float, least_risk: flo
 
     .. math:: \|\theta_k - \theta^*\| \le \sqrt{\frac2\mu (f(\theta_0) - f(\theta^*))} \quad \text{for } \eta \le 1/L
 
-    Good first parameters thus act as a regulariser: training never leaves a small ball. (Equation 11 leaves
+    Good first parameters thus act as a regularizer: training never leaves a small ball. (Equation 11 leaves
     :math:`f(\theta^*)` out, which is zero for upstream tasks but not for their mixtures. The ball is the larger one.)
 
     Args:

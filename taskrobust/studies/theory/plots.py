@@ -31,11 +31,11 @@ def plot_gaps(
 
     figure, axes = plt.subplots(2, (len(gaps) + 1) // 2, figsize=(13, 6), sharex=True, layout="constrained")
     markers = ["o", "s", "^", "x"]
-    colours = [MINIMAX, "tab:cyan", "tab:green", PAPER]
+    colors = [MINIMAX, "tab:cyan", "tab:green", PAPER]
     for axis, (problem, curves) in zip(axes.flat, gaps.items(), strict=False):
         axis.loglog(steps, bounds[problem], color="black", linestyle="--", label=r"bound $2 R_0 L' / \sqrt{K}$")
-        for (schedule, values), marker, colour in zip(curves.items(), markers, colours, strict=True):
-            axis.loglog(steps, values, color=colour, marker=marker, markersize=4.5, linewidth=1.4, label=schedule)
+        for (schedule, values), marker, color in zip(curves.items(), markers, colors, strict=True):
+            axis.loglog(steps, values, color=color, marker=marker, markersize=4.5, linewidth=1.4, label=schedule)
         axis.set_title(problem, fontsize=11)
         axis.grid(alpha=0.25)
     for axis in axes[-1]:
@@ -68,11 +68,11 @@ def plot_samples(
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     titles = {"worst": "the worst downstream task", "mean": "the mean over downstream tasks: the price"}
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):
-        for (start, values), colour in zip(curves.items(), (AVERAGE, MINIMAX), strict=True):
+        for (start, values), color in zip(curves.items(), (AVERAGE, MINIMAX), strict=True):
             style = "steps-post" if kind == "worst" else "default"
-            axis.plot(eps, values[kind], color=colour, linewidth=2, drawstyle=style, label=f"{start} pre-training")
+            axis.plot(eps, values[kind], color=color, linewidth=2, drawstyle=style, label=f"{start} pre-training")
             if kind == "worst":
-                axis.plot(simulated_eps, simulated[start], "o", color=colour, label="the same, simulated")
+                axis.plot(simulated_eps, simulated[start], "o", color=color, label="the same, simulated")
         axis.set_title(title, fontsize=11)
         axis.set_xlabel(r"excess risk $\epsilon$ that is good enough")
         axis.grid(alpha=0.25)
@@ -103,9 +103,9 @@ def plot_outlier(example: OutlierExample, examples: Sequence[OutlierExample], pa
         "minimax": (example.theta_minimax, MINIMAX, "o"),
         "the paper's crossing": (example.theta_paper, PAPER, "X"),
     }
-    for name, (place, colour, marker) in points.items():
+    for name, (place, color, marker) in points.items():
         worst = example.worst_risk(place)
-        left.plot(place, worst, marker, color=colour, markersize=9, linestyle="", label=f"{name}: worst {worst:.4g}")
+        left.plot(place, worst, marker, color=color, markersize=9, linestyle="", label=f"{name}: worst {worst:.4g}")
     left.set_ylim(0, 4.2)
     left.set_xlabel(r"$\theta$")
     left.set_ylabel("risk")

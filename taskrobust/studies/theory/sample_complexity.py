@@ -22,9 +22,9 @@ def outlier_tasks(num_tasks: int = 10, dimension: int = 40, spread: float = 1.1,
     Args:
         num_tasks: Number of tasks T, 3 at least.
         dimension: Number of parameters d, T at least.
-        spread: Distance of each of the tasks that are alike from their centre, the origin. They are all as far from one
+        spread: Distance of each of the tasks that are alike from their center, the origin. They are all as far from one
             another.
-        outlier: Distance of the outlier from that centre, at a right angle to the differences of the others.
+        outlier: Distance of the outlier from that center, at a right angle to the differences of the others.
 
     Raises:
         ValueError: If ``num_tasks`` is not from 3 to ``dimension``.
@@ -49,7 +49,7 @@ def average_start(optima: Tensor) -> Tensor:
 
 
 def minimax_start(optima: Tensor) -> Tensor:
-    """Parameters of the smallest worst risk, equation 5: the centre of the smallest ball around the optima.
+    """Parameters of the smallest worst risk, equation 5: the center of the smallest ball around the optima.
 
     Args:
         optima: Optima of the tasks, shape [T, d].

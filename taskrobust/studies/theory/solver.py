@@ -12,7 +12,7 @@ from taskrobust.studies.theory.smooth_max import tilted_mean
 def solve_minimax(
     risks: Risks, start: Tensor, alphas: Sequence[float] = (1, 10, 100, 1e3, 1e4, 1e5, 1e6), max_steps: int = 1000
 ) -> Tensor:
-    r"""Minimise the worst risk of a small convex problem: quasi-Newton on ever sharper smooth maxima.
+    r"""Minimize the worst risk of a small convex problem: quasi-Newton on ever sharper smooth maxima.
 
     The gap of the last smooth maximum is at most :math:`\log T / \alpha` times the spread of the first risks. Needs no
     constant of the problem; for a model with minibatches, train with :class:`~taskrobust.SoftmaxMinimax` instead.

@@ -18,8 +18,8 @@ class Builder:
     """Collects primitives.
 
     Args:
-        generator: Draws sizes, colours and patterns.
-        saturation: How far colours lie from grey: 1 as they are drawn, 0 grey.
+        generator: Draws sizes, colors and patterns.
+        saturation: How far colors lie from gray: 1 as they are drawn, 0 gray.
     """
 
     def __init__(self, generator: np.random.Generator, saturation: float = 1.0) -> None:
@@ -38,27 +38,27 @@ class Builder:
         """True with this probability."""
         return self.generator.random() < probability
 
-    def material(self, colour: Size | None = None, low: float = 0.2, high: float = 0.95) -> Material:
-        """A pattern and, unless it is given, a colour at random."""
-        if colour is None:
+    def material(self, color: Size | None = None, low: float = 0.2, high: float = 0.95) -> Material:
+        """A pattern and, unless it is given, a color at random."""
+        if color is None:
             drawn = low + (high - low) * self.generator.random(3)
             drawn = drawn.mean() + self.saturation * (drawn - drawn.mean())
         else:
-            drawn = np.asarray(colour)
+            drawn = np.asarray(color)
         return Material(int(self.generator.integers(TEXTURES)), drawn.astype(np.float32), self.between(0.4, 2.5))
 
     def put(
         self,
         label: str,
         shape: Shape,
-        centre: Size,
+        center: Size,
         half: Size,
         yaw: float = 0.0,
         material: Material | None = None,
         glow: float = 0.0,
     ) -> None:
         """Add one primitive at a place in the room."""
-        middle, sides = np.asarray(centre, dtype=np.float32), np.asarray(half, dtype=np.float32)
+        middle, sides = np.asarray(center, dtype=np.float32), np.asarray(half, dtype=np.float32)
         self.primitives.append(Primitive(shape, _NUMBER[label], middle, sides, yaw, material or self.material(), glow))
 
     def place(self, piece: str, x: float, z: float, yaw: float) -> None:
@@ -71,8 +71,8 @@ class Builder:
         """Add a part of the piece, at an offset in its axes, of the piece's material or, if not ``same``, its own."""
         x, z, yaw = self.position
         cosine, sine = np.cos(yaw), np.sin(yaw)
-        centre = (x + cosine * offset[0] + sine * offset[2], offset[1], z - sine * offset[0] + cosine * offset[2])
-        self.put(label, shape, centre, half, yaw, self._material if same else None)
+        center = (x + cosine * offset[0] + sine * offset[2], offset[1], z - sine * offset[0] + cosine * offset[2])
+        self.put(label, shape, center, half, yaw, self._material if same else None)
 
     def box(self, label: str, offset: Size, half: Size, same: bool = True) -> None:
         """Add a box."""
@@ -172,9 +172,9 @@ def _plant(b: Builder) -> None:
     x, z, _ = b.position
     green = b.material((b.between(0.05, 0.4), b.between(0.4, 0.8), b.between(0.05, 0.3)))
     for leaf in range(b.generator.integers(1, 4)):
-        centre = (x + b.between(-0.15, 0.15), 0.6 + 0.25 * leaf, z + b.between(-0.15, 0.15))
+        center = (x + b.between(-0.15, 0.15), 0.6 + 0.25 * leaf, z + b.between(-0.15, 0.15))
         half = (b.between(0.15, 0.35), b.between(0.15, 0.3), b.between(0.15, 0.35))
-        b.put("plant", Shape.ELLIPSOID, centre, half, material=green)
+        b.put("plant", Shape.ELLIPSOID, center, half, material=green)
 
 
 def _counter(b: Builder) -> None:

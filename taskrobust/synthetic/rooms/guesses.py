@@ -14,7 +14,7 @@ _ALIKE: Final = (
     *(("rug", "floor"), ("mirror", "window"), ("whiteboard", "painting"), ("curtain", "door"), ("bin", "box")),
     *(("column", "wall"), ("bag", "box"), ("sofa", "bed"), ("pillow", "sofa"), ("sink", "counter"), ("ball", "lamp")),
 )
-"""What a labeller takes for something else, and what for."""
+"""What a labeler takes for something else, and what for."""
 
 _CONFUSION: Final = 0.25
 """Probability that it does so in an image."""
@@ -42,15 +42,15 @@ def pseudo_labels(rendering: Rendering, generator: np.random.Generator) -> Rende
 
 def _guess_depth(depth: NDArray[np.uint16], generator: np.random.Generator) -> NDArray[np.uint16]:
     known = depth > 0
-    metres = np.where(known, depth, depth[known].mean() if known.any() else _LIMITS[0]).astype(np.float32) / 1000
-    soft = _blurred(_blurred(metres).T).T
+    meters = np.where(known, depth, depth[known].mean() if known.any() else _LIMITS[0]).astype(np.float32) / 1000
+    soft = _blurred(_blurred(meters).T).T
     guessed = generator.uniform(*_SCALE) * soft + generator.uniform(*_OFFSET)
-    millimetres: NDArray[np.uint16] = np.clip(np.rint(guessed * 1000), *_LIMITS).astype(np.uint16)
-    return millimetres
+    millimeters: NDArray[np.uint16] = np.clip(np.rint(guessed * 1000), *_LIMITS).astype(np.uint16)
+    return millimeters
 
 
 def _blurred(rows: Array) -> Array:
-    """Mean of each value and its neighbours above and below."""
+    """Mean of each value and its neighbors above and below."""
     padded = np.pad(rows, ((1, 1), (0, 0)), mode="edge")
     mean: Array = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
     return mean

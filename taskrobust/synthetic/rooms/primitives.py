@@ -25,22 +25,22 @@ class Material(NamedTuple):
 
     Attributes:
         texture: Number of its pattern.
-        colour: Red, green and blue.
-        scale: Repetitions of the pattern in a metre.
+        color: Red, green and blue.
+        scale: Repetitions of the pattern in a meter.
     """
 
     texture: int
-    colour: Array
+    color: Array
     scale: float
 
 
 class Primitive(NamedTuple):
-    """A body in the room, in metres; x is to the right, y up, z ahead.
+    """A body in the room, in meters; x is to the right, y up, z ahead.
 
     Attributes:
         shape: What it is.
         label: Index of what it belongs to.
-        centre: Its middle, [3].
+        center: Its middle, [3].
         half: Half of its sizes along its own axes, [3].
         yaw: Angle by which it is turned about the vertical.
         material: Its surface.
@@ -49,7 +49,7 @@ class Primitive(NamedTuple):
 
     shape: Shape
     label: int
-    centre: Array
+    center: Array
     half: Array
     yaw: float
     material: Material
@@ -61,8 +61,8 @@ class Surface(NamedTuple):
 
     Attributes:
         normal: Outward unit normals, [3, N].
-        u: Metres along the surface, [N].
-        v: Metres up the surface, [N].
+        u: Meters along the surface, [N].
+        v: Meters up the surface, [N].
     """
 
     normal: Array

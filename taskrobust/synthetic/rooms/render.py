@@ -1,4 +1,4 @@
-"""Renders a scene by ray casting: colours, depth and labels of every pixel."""
+"""Renders a scene by ray casting: colors, depth and labels of every pixel."""
 
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ _CORNERS: Final = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in
 
 SMALLEST_DEPTH: Final = 0.3
 LARGEST_DEPTH: Final = 10.0
-"""Range of a depth camera, in metres."""
+"""Range of a depth camera, in meters."""
 
 
 class Rendering(NamedTuple):
@@ -50,13 +50,13 @@ class _Pixels:
         self.v = np.empty(shape, np.float32)
         self.texture = np.empty(shape, np.intp)
         self.scale = np.empty(shape, np.float32)
-        self.colour = np.empty((3, *shape), np.float32)
+        self.color = np.empty((3, *shape), np.float32)
         self.glow = np.zeros(shape, np.float32)
 
     def paint(self, where: NDArray[np.bool_], material: Material) -> None:
         self.texture[where] = material.texture
         self.scale[where] = material.scale
-        self.colour[:, where] = material.colour[:, None]
+        self.color[:, where] = material.color[:, None]
 
 
 def render(scene: Scene, size: int, generator: np.random.Generator) -> Rendering:
@@ -72,9 +72,9 @@ def render(scene: Scene, size: int, generator: np.random.Generator) -> Rendering
     _meet_room(scene, pixels)
     for primitive in scene.primitives:
         _meet_primitive(primitive, scene.camera, to_room, pixels)
-    millimetres = np.rint(np.clip(pixels.depth, SMALLEST_DEPTH, LARGEST_DEPTH) * 1000).astype(np.uint16)
-    millimetres[np.isin(pixels.label, _NO_DEPTH)] = 0
-    return Rendering(_shade(scene, pixels, generator), millimetres, pixels.label)
+    millimeters = np.rint(np.clip(pixels.depth, SMALLEST_DEPTH, LARGEST_DEPTH) * 1000).astype(np.uint16)
+    millimeters[np.isin(pixels.label, _NO_DEPTH)] = 0
+    return Rendering(_shade(scene, pixels, generator), millimeters, pixels.label)
 
 
 def _rotation(camera: Camera) -> Array:
@@ -88,7 +88,7 @@ def _rotation(camera: Camera) -> Array:
 
 
 def _rays(camera: Camera, to_room: Array, size: int) -> Array:
-    """A ray through the centre of every pixel, in the room's axes, [3, S, S]; no component is quite 0."""
+    """A ray through the center of every pixel, in the room's axes, [3, S, S]; no component is quite 0."""
     grid = (((np.arange(size) + 0.5) / size - 0.5) / camera.focal).astype(np.float32)
     across, down = np.meshgrid(grid, -grid)
     rays: Array = np.tensordot(to_room, np.stack([across, down, np.ones_like(across)]), 1)
@@ -123,7 +123,7 @@ def _meet_primitive(primitive: Primitive, camera: Camera, to_room: Array, pixels
     if window is None:
         return
     down, across = window
-    origin = turned(-primitive.yaw, camera.position - primitive.centre)
+    origin = turned(-primitive.yaw, camera.position - primitive.center)
     rays = turned(-primitive.yaw, pixels.rays[:, down, across])
     meeting = meet(primitive.shape, primitive.half, origin, rays)
     hit = meeting.hit & (meeting.near < pixels.depth[down, across])
@@ -139,14 +139,14 @@ def _meet_primitive(primitive: Primitive, camera: Camera, to_room: Array, pixels
     pixels.u[place], pixels.v[place] = met.u, met.v
     pixels.texture[place] = primitive.material.texture
     pixels.scale[place] = primitive.material.scale
-    pixels.colour[:, rows, columns] = primitive.material.colour[:, None]
+    pixels.color[:, rows, columns] = primitive.material.color[:, None]
     pixels.glow[place] = primitive.glow
 
 
 def _window(primitive: Primitive, camera: Camera, to_room: Array, size: int) -> tuple[slice, slice] | None:
     """Rows and columns of pixels that may show a primitive, None if there are none."""
     corners = turned(primitive.yaw, _CORNERS * primitive.half[:, None])
-    corners += (primitive.centre - camera.position)[:, None]
+    corners += (primitive.center - camera.position)[:, None]
     x, y, ahead = to_room.T @ corners
     if (ahead < _NEAREST).all():
         return None
@@ -168,7 +168,7 @@ def _shade(scene: Scene, pixels: _Pixels, generator: np.random.Generator) -> NDA
     distance = (to_lamp * to_lamp).sum(0)  # squared
     facing = np.maximum((pixels.normal * to_lamp).sum(0), 0) / np.sqrt(distance)
     light = scene.ambient * (0.8 + 0.2 * pixels.normal[1]) + scene.power * facing / (3 + distance) + pixels.glow
-    image = pixels.colour * (pattern * light) * scene.white[:, None, None]
+    image = pixels.color * (pattern * light) * scene.white[:, None, None]
     image = np.clip(image, 0, 1) ** np.float32(scene.gamma)
     image += np.float32(scene.noise) * generator.standard_normal(image.shape, np.float32)
     rgb: NDArray[np.uint8] = (np.clip(image, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)

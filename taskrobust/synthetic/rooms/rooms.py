@@ -17,17 +17,17 @@ class Ranges(NamedTuple):
     """How rooms and cameras of a domain vary, smallest and largest each.
 
     Attributes:
-        half_width: Half of a room's width in metres.
+        half_width: Half of a room's width in meters.
         half_depth: Half of its depth.
         height: Its height.
         view: Field of view in degrees.
-        eye: Height of the camera in metres.
+        eye: Height of the camera in meters.
         ambient: Light from everywhere.
         power: Light of the lamp.
-        white: Gain of each colour channel.
+        white: Gain of each color channel.
         gamma: Exponent of the camera.
         noise: Deviation of the sensor's noise.
-        saturation: How far colours lie from grey.
+        saturation: How far colors lie from gray.
     """
 
     half_width: tuple[float, float]
@@ -57,7 +57,7 @@ DOMAINS: Final[dict[str, Ranges]] = {
         noise=0.02,
         saturation=1.0,
     ),
-    # Larger rooms, a wider and higher view, dim and coloured light, paler things, a noisier sensor.
+    # Larger rooms, a wider and higher view, dim and colored light, paler things, a noisier sensor.
     "shifted": Ranges(
         half_width=(2.6, 4.8),
         half_depth=(2.8, 5.6),
@@ -103,7 +103,7 @@ class Camera(NamedTuple):
     """A pinhole camera.
 
     Attributes:
-        position: In metres, [3].
+        position: In meters, [3].
         yaw: Angle to the right in radians.
         pitch: Angle upward.
         focal: Focal length in widths of the image.
@@ -128,7 +128,7 @@ class Scene(NamedTuple):
         lamp: Place of the light, [3].
         ambient: Light from everywhere.
         power: Light of the lamp.
-        white: Gain of each colour channel, [3].
+        white: Gain of each color channel, [3].
         gamma: Exponent of the camera.
         noise: Deviation of the sensor's noise.
         label: Index into OBJECTS of what the camera looks at.
@@ -196,7 +196,7 @@ Disc = tuple[float, float, float]
 
 
 def _look_at(build: Builder, piece: str, half: Array, ranges: Ranges) -> tuple[Camera, list[Disc]]:
-    """Places the camera at the front of the room, and the object that it looks at a few metres ahead."""
+    """Places the camera at the front of the room, and the object that it looks at a few meters ahead."""
     width, _, depth = (float(side) for side in half)
     x, eye, z = build.between(-0.5, 0.5) * width, build.between(*ranges.eye), -depth + build.between(0.15, 0.6)
     distance, yaw = build.between(1.3, 2.9), build.between(-0.3, 0.3)
@@ -257,7 +257,7 @@ def _hang(build: Builder, room: str, half: Array) -> None:
 
 
 def _size_on_wall(build: Builder, item: str) -> tuple[float, float, float]:
-    """Half width, half height and height of the middle, in metres."""
+    """Half width, half height and height of the middle, in meters."""
     match item:
         case "door":
             return 0.45, 1.02, 1.02

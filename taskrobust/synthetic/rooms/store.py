@@ -1,9 +1,7 @@
 """Scenes on disk: one array of records that is mapped into memory."""
 
-import json
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,18 +12,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from taskrobust._io.atomic import write_whole
-from taskrobust._io.locks import taking_turns
-from taskrobust._io.paths import filled_in
+from taskrobust._io.locks import locked, made_by_one
+from taskrobust._io.manifest import Manifest
+from taskrobust._io.paths import expand_variables
 from taskrobust.synthetic.rooms.guesses import pseudo_labels as as_guessed
 from taskrobust.synthetic.rooms.labels import LABELS, OBJECTS, ROOMS
 from taskrobust.synthetic.rooms.render import render
 from taskrobust.synthetic.rooms.rooms import Domain, Split, generator_of, make_scene
 
-MANIFEST: Final = "scenes.json"
+MANIFEST: Final = Manifest(file="scenes.json", kind="generated rooms", format=2, command="scenes --folder")
 RECORDS: Final = "records.npy"
 _FINISHED: Final = "finished.txt"
-_FORMAT: Final = 1
 _CHUNK: Final = 250
 
 
@@ -58,13 +55,15 @@ def prepare_scenes(config: ScenesConfig) -> None:
     Raises:
         ValueError: If a folder holds other rooms.
     """
-    folder = Path(filled_in(config.folder))
-    if int(os.environ.get("RANK", 0)) == 0:
+    folder = Path(expand_variables(config.folder))
+    places = folder / "train", folder / "held-out"
+
+    def make() -> None:
         noisy, size, processes = config.pseudo_labels, config.size, config.num_proc
-        generate_scenes(folder / "train", "train", config.train, size, pseudo_labels=noisy, num_proc=processes)
-        generate_scenes(folder / "held-out", "val", config.held_out, size, pseudo_labels=noisy, num_proc=processes)
-    while not (is_complete(folder / "train") and is_complete(folder / "held-out")):
-        time.sleep(0.5)
+        generate_scenes(places[0], "train", config.train, size, pseudo_labels=noisy, num_proc=processes)
+        generate_scenes(places[1], "val", config.held_out, size, pseudo_labels=noisy, num_proc=processes)
+
+    made_by_one(folder, make, lambda: all(map(MANIFEST.is_complete, places)))
 
 
 def generate_scenes(
@@ -88,7 +87,7 @@ def generate_scenes(
         split: train, val or test.
         images: How many.
         size: Side of the pictures in pixels.
-        domain: ``source``, or ``shifted``: larger rooms, a wider view, dim and coloured light, paler things and
+        domain: ``source``, or ``shifted``: larger rooms, a wider view, dim and colored light, paler things and
             more noise.
         pseudo_labels: Whether depth and labels are as a model would guess them, instead of exact.
         seed: Seed of all rooms.
@@ -99,7 +98,6 @@ def generate_scenes(
         OSError: If they do not fit on the disk.
     """
     wanted = {
-        "format": _FORMAT,
         "split": split,
         "images": images,
         "size": size,
@@ -107,9 +105,9 @@ def generate_scenes(
         "pseudo_labels": pseudo_labels,
         "seed": seed,
     }
-    with taking_turns(folder):
+    with locked(folder):
         _start(folder, wanted)
-        if not is_complete(folder):
+        if not MANIFEST.is_complete(folder):
             _generate(folder, wanted, num_proc)
 
 
@@ -124,30 +122,8 @@ def _generate(folder: Path, wanted: dict[str, Any], num_proc: int) -> None:
             note.write(f"{chunk.start}\n")
             note.flush()
             progress.advance(task, len(chunk))
-    _write_manifest(folder, wanted | {"complete": True, "labels": LABELS, "classes": OBJECTS, "rooms": ROOMS})
+    MANIFEST.write(folder, wanted, complete=True, labels=LABELS, classes=OBJECTS, rooms=ROOMS)
     (folder / _FINISHED).unlink()
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a folder of rooms says about itself.
-
-    Raises:
-        ValueError: If it holds none, or not all of them yet.
-    """
-    path = folder / MANIFEST
-    manifest = json.loads(path.read_text()) if path.exists() else {}
-    if not manifest.get("complete"):
-        raise ValueError(
-            f"Expected a folder of generated rooms, finished, got {folder}. Make it with generate_scenes, or by "
-            "`scenes` in the configuration."
-        )
-    return dict(manifest)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether all rooms of a folder are there."""
-    path = folder / MANIFEST
-    return path.exists() and bool(json.loads(path.read_text())["complete"])
 
 
 def record_type(size: int) -> np.dtype[Any]:
@@ -165,19 +141,12 @@ def record_type(size: int) -> np.dtype[Any]:
 
 def _start(folder: Path, wanted: dict[str, Any]) -> None:
     """Make room for the records, or check that those which are there are the ones that are wanted."""
-    path = folder / MANIFEST
-    if path.exists():
-        there = json.loads(path.read_text())
-        changed = [f"{key} is {there.get(key)!r} there" for key, value in wanted.items() if there.get(key) != value]
-        if changed:
-            raise ValueError(
-                f"Expected rooms of {wanted} in {folder}, but {', '.join(changed)}. Choose another folder or delete it."
-            )
+    if MANIFEST.is_started(folder, wanted):
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _FINISHED).unlink(missing_ok=True)
     _reserve(folder / RECORDS, wanted["size"], wanted["images"])
-    _write_manifest(folder, wanted | {"complete": False})
+    MANIFEST.write(folder, wanted, complete=False)
 
 
 def _reserve(path: Path, size: int, images: int) -> None:
@@ -190,10 +159,6 @@ def _reserve(path: Path, size: int, images: int) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def _finished(folder: Path) -> set[int]:

@@ -1,7 +1,7 @@
 """The embedded corpus: English-like stories from a small generative grammar, with gold Penn Treebank tags.
 
 A story has a topic, a tense, a named protagonist with a companion, and a small cast of people, things, places, verbs
-and adjectives of its topic, which recur. So a neighbouring sentence is told from one of another story, and the nine
+and adjectives of its topic, which recur. So a neighboring sentence is told from one of another story, and the nine
 classes differ in what a masked word can be recovered from:
 
 - determiners, prepositions and conjunctions mostly from the words beside them (number, government, ``both … and``),
@@ -38,7 +38,7 @@ def generate_documents(count: int, seed: int) -> Iterator[Document]:
 
 
 def detokenize(document: Document) -> str:
-    """The document as one line of plain text, from which Penn Treebank tokenisation gives the same words back.
+    """The document as one line of plain text, from which Penn Treebank tokenization gives the same words back.
 
     >>> detokenize([[("Wow", "UH"), (",", ","), ("Anna", "NNP"), ("'s", "POS"), ("hen", "NN"), ("!", ".")]])
     "Wow, Anna's hen!"

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from taskrobust._io.paths import filled_in
-from taskrobust.hashing import hash_of, uniform
+from taskrobust._io.paths import expand_variables
+from taskrobust._random import random_bits, uniform
 from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.part import in_part
 from taskrobust.vision.modalities import Modality
@@ -63,11 +63,11 @@ class Cifar10(ImageMaps):
         super().__init__(modalities, transform, on_error)
         if list(self.modalities) != ["rgb"]:
             raise ValueError(f"Expected the modality rgb alone for CIFAR-10, got {list(self.modalities)}.")
-        self.name = Path(filled_in(root)).absolute().name
-        self.file = _the_file(Path(filled_in(root)), split)
+        self.name = Path(expand_variables(root)).absolute().name
+        self.file = _the_file(Path(expand_variables(root)), split)
         self.classes = list(CLASSES)
         self._column, self._images, self._labels = _read(self.file)
-        self._rows = in_part(uniform(hash_of(np.arange(len(self._labels), dtype=np.uint64), 0)), part)
+        self._rows = in_part(uniform(random_bits(np.arange(len(self._labels), dtype=np.uint64), 0)), part)
         self._share_count()
 
     def __len__(self) -> int:

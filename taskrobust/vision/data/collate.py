@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taskrobust.hashing import hash_of
+from taskrobust._random import random_bits
 from taskrobust.training.sampling import Key
 from taskrobust.vision.data.base import Sample
 from taskrobust.vision.modalities import Modality, Rgb
@@ -71,7 +71,7 @@ class MaeCollate(MapsCollate):
             mask_keys: 64 random bits for each sample, int64 [B].
         """
         index, epoch = np.array([key for key, _ in samples], dtype=np.int64).T
-        mask_keys = hash_of(hash_of(self.mask_seed, index), epoch)
+        mask_keys = random_bits(random_bits(self.mask_seed, index), epoch)
         return {**super().__call__(samples), "mask_keys": torch.from_numpy(mask_keys.view(np.int64))}
 
 
@@ -81,10 +81,10 @@ class TargetCollate(MapsCollate):
     Args:
         modalities: The modalities by name. Those that only predict have nothing in a batch.
         size: Side of the crops in pixels.
-        mixing: Mixes the colour images of a batch and their classes, such as ``taskrobust.vision.transforms.Mixing``.
+        mixing: Mixes the color images of a batch and their classes, such as ``taskrobust.vision.transforms.Mixing``.
 
     Raises:
-        ValueError: If there are maps besides a colour image, which cannot be mixed.
+        ValueError: If there are maps besides a color image, which cannot be mixed.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class TargetCollate(MapsCollate):
         self.mixing = mixing
         mixable = [name for name in self.missing if isinstance(modalities[name], Rgb)]
         if mixing is not None and (len(mixable) != 1 or len(self.missing) != 1):
-            raise ValueError(f"Expected a colour image alone to mix, got {list(self.missing)}. Do without mixing.")
+            raise ValueError(f"Expected a color image alone to mix, got {list(self.missing)}. Do without mixing.")
 
     def __call__(self, samples: Sequence[tuple[Key, Sample]]) -> dict[str, Tensor]:
         """Stack.

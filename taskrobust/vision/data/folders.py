@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from taskrobust._io.paths import filled_in
+from taskrobust._io.paths import expand_variables
 from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.listing import Listing, Missing
 from taskrobust.vision.modalities import Modality
@@ -93,7 +93,7 @@ class ImageFolders(PairedFolders):
         on_error: OnError = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        root = Path(filled_in(root))
+        root = Path(expand_variables(root))
         folders = {name: root / split / name for name, modality in modalities.items() if modality.source is None}
         super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error, part=part)
         self.name = root.absolute().name

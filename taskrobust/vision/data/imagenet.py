@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from taskrobust._io.paths import filled_in
+from taskrobust._io.paths import expand_variables
 from taskrobust.vision.data.base import OnError
 from taskrobust.vision.data.folders import PairedFolders
 from taskrobust.vision.data.listing import Missing
@@ -59,12 +59,12 @@ class ImageNet(PairedFolders):
         on_error: OnError = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        folders = {"rgb": Path(filled_in(root)) / split}
+        folders = {"rgb": Path(expand_variables(root)) / split}
         if pseudo_labels is not None:
             maps = [name for name, modality in modalities.items() if modality.source is None and name != "rgb"]
-            folders |= {name: Path(filled_in(pseudo_labels)) / split / name for name in maps}
+            folders |= {name: Path(expand_variables(pseudo_labels)) / split / name for name in maps}
         super().__init__(modalities, transform, folders=folders, missing=missing, on_error=on_error, part=part)
-        self.name = Path(filled_in(root)).absolute().name
+        self.name = Path(expand_variables(root)).absolute().name
 
 
 class ImageNetS50(PairedFolders):
@@ -102,7 +102,7 @@ class ImageNetS50(PairedFolders):
         on_error: OnError = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        root = Path(filled_in(root))
+        root = Path(expand_variables(root))
         folders = {"rgb": root / split, "semseg": root / f"{split}-segmentation"}
         folders = {name: folder for name, folder in folders.items() if name in modalities}
         super().__init__(modalities, transform, folders=folders, on_error=on_error, part=part)
@@ -112,13 +112,13 @@ class ImageNetS50(PairedFolders):
         return super()._decode(modality, _labels(image) if modality == "semseg" else image)
 
 
-def _labels(colours: Image.Image) -> Image.Image:
+def _labels(colors: Image.Image) -> Image.Image:
     """The labels, red + 256 · green in the files, as bytes, with 255 for what is to be ignored.
 
     Raises:
         ValueError: If there are labels that are no bytes.
     """
-    red, green, _ = np.moveaxis(np.asarray(colours.convert("RGB")).astype(np.int64), 2, 0)
+    red, green, _ = np.moveaxis(np.asarray(colors.convert("RGB")).astype(np.int64), 2, 0)
     labels = red + 256 * green
     labels[labels == _IGNORED] = _VOID
     if labels.max() > _VOID:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from taskrobust.hashing import hash_of, uniform
+from taskrobust._random import random_bits, uniform
 from taskrobust.vision.data.part import in_part
 
 Missing = Literal["error", "absent"]
@@ -144,7 +144,7 @@ class Listing:
         of_classes = [zlib.crc32(os.fsencode(f"{class_}/")) for class_ in self.classes]
         starts = np.repeat(of_classes, np.diff(self._ends, prepend=0)).tolist()
         sums = map(zlib.crc32, self._stems, starts)
-        return uniform(hash_of(np.fromiter(sums, np.uint64, len(self)), 0))  # checksums alone lie unevenly
+        return uniform(random_bits(np.fromiter(sums, np.uint64, len(self)), 0))  # checksums alone lie unevenly
 
     def _check_complete(self) -> None:
         for (name, folder), codes in zip(self.folders.items(), self._codes.T, strict=True):

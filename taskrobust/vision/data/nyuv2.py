@@ -11,22 +11,22 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from taskrobust._io.files_to_merge import remove_leftovers, replacing
+from taskrobust._io.atomic import remove_leftovers, replacing
 
 _SPLITS: Final = {"train": "trainNdxs", "val": "testNdxs"}
 _MILLIMETRES: Final = 1000
 
 
-def write_nyuv2(labelled: Path, splits: Path, class_mapping: Path, output: Path) -> None:
-    """Writes the 1,449 labelled images of NYU Depth v2 as ``output/{train,val}/{rgb,depth,semseg}/all/NNNN.png``.
+def write_nyuv2(labeled: Path, splits: Path, class_mapping: Path, output: Path) -> None:
+    """Writes the 1,449 labeled images of NYU Depth v2 as ``output/{train,val}/{rgb,depth,semseg}/all/NNNN.png``.
 
     The official split has 795 images for training and 654 for testing, here ``val``. NNNN is the number of the image
-    from 1. Colours are stored without loss, the filled-in depth as 16-bit millimetres, for ``Depth()``, and the labels
-    as 0 for unlabelled and 1 to 40, for ``SemSeg(num_classes=40, reduce_zero_label=True)``. Run again after an
+    from 1. Colors are stored without loss, the filled-in depth as 16-bit millimeters, for ``Depth()``, and the labels
+    as 0 for unlabeled and 1 to 40, for ``SemSeg(num_classes=40, reduce_zero_label=True)``. Run again after an
     interruption, it goes on where it stopped.
 
     Args:
-        labelled: nyu_depth_v2_labeled.mat, of MATLAB's version 7.3.
+        labeled: nyu_depth_v2_labeled.mat, of MATLAB's version 7.3.
         splits: splits.mat, with the numbers of the images in trainNdxs and testNdxs.
         class_mapping: classMapping40.mat, with the class of each of the 894 labels in mapClass.
         output: Folder to write to.
@@ -43,13 +43,13 @@ def write_nyuv2(labelled: Path, splits: Path, class_mapping: Path, output: Path)
     class_of_label = np.append(0, _numbers(class_mapping, "mapClass")).astype(np.uint8)
     numbers = {split: _numbers(splits, name) for split, name in _SPLITS.items()}
     try:
-        file = h5py.File(labelled, "r")
+        file = h5py.File(labeled, "r")
     except OSError as error:
-        raise ValueError(f"Expected a MATLAB file of version 7.3, {labelled} cannot be read: {error}") from error
+        raise ValueError(f"Expected a MATLAB file of version 7.3, {labeled} cannot be read: {error}") from error
     with file:
         lacking = {"images", "depths", "labels"} - file.keys()
         if lacking:
-            raise ValueError(f"Expected images, depths and labels in {labelled}, it has no {sorted(lacking)}.")
+            raise ValueError(f"Expected images, depths and labels in {labeled}, it has no {sorted(lacking)}.")
         # MATLAB's arrays are stored by columns: [N, (3,) W, H].
         readers: dict[str, Callable[[int], NDArray[np.generic]]] = {
             "rgb": lambda image: file["images"][image].T,

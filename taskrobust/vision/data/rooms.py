@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from taskrobust._io.paths import filled_in
-from taskrobust.synthetic.rooms.store import RECORDS, read_manifest
+from taskrobust._io.paths import expand_variables
+from taskrobust.synthetic.rooms.store import MANIFEST, RECORDS
 from taskrobust.training.sampling import Key
 from taskrobust.vision.data.base import Images, Sample
 from taskrobust.vision.modalities import Modality
@@ -32,9 +32,9 @@ class Scenes(Images):
     """
 
     def __init__(self, modalities: Mapping[str, Modality], transform: Transform, *, folder: Path) -> None:
-        self.folder = Path(filled_in(folder))
-        manifest = read_manifest(self.folder)
-        self.name = f"generated rooms ({manifest['domain']})"
+        self.folder = Path(expand_variables(folder))
+        manifest = MANIFEST.read_complete(self.folder)
+        self.name = f"generated rooms ({manifest['options']['domain']})"
         self.classes: list[str] = manifest["classes"]
         self.modalities = {name: modality for name, modality in modalities.items() if modality.source is None}
         self.transform = transform

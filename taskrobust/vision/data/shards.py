@@ -1,6 +1,5 @@
 """Images and maps in tar shards."""
 
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,17 +11,17 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from taskrobust._io.files_to_merge import crc32
-from taskrobust._io.paths import filled_in
-from taskrobust.hashing import hash_of, uniform
+from taskrobust._io.atomic import checksum
+from taskrobust._io.manifest import Manifest
+from taskrobust._io.paths import expand_variables
+from taskrobust._random import random_bits, uniform
 from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.listing import Missing
 from taskrobust.vision.data.part import in_part
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import Transform
 
-MANIFEST: Final = "shards.json"
-FORMAT: Final = 1
+MANIFEST: Final = Manifest(file="shards.json", kind="shards", format=1, command="shards --source FOLDER --output")
 LABEL: Final = "cls"
 """Field of the class's index in a shard."""
 
@@ -64,14 +63,9 @@ class ImageShards(ImageMaps):
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(modalities, transform, on_error)
-        self.folder = Path(filled_in(folder))
+        self.folder = Path(expand_variables(folder))
         self.name = "/".join(self.folder.absolute().parts[-2:])
-        manifest = read_manifest(self.folder)
-        if not manifest["complete"]:
-            raise ValueError(
-                f"The shards in {folder} are not finished. Run their `taskrobust shards` command again: it goes on "
-                "where it stopped."
-            )
+        manifest = MANIFEST.read_complete(self.folder)
         files = {name: manifest["modalities"].get(name, {"files": 0, "fields": []}) for name in self.modalities}
         lacking = [name for name, entry in files.items() if entry["files"] < manifest["samples"]]
         if missing == "error" and lacking:
@@ -117,7 +111,7 @@ class ImageShards(ImageMaps):
             "webdataset",
             data_files={"train": [str((self.folder / shard["file"]).absolute()) for shard in shards]},
             features=Features(features),
-            cache_dir=None if cache is None else filled_in(cache),
+            cache_dir=None if cache is None else expand_variables(cache),
         )
         if not Path(builder.cache_dir).exists():
             for shard in shards:
@@ -130,31 +124,7 @@ def _places(keys: Iterable[str]) -> NDArray[np.float64]:
     """Where in [0, 1) samples lie, by their keys class/stem: where ``Listing`` has them."""
     classes_and_stems = (key.rpartition("/") for key in keys)
     sums = (zlib.crc32(os.fsencode(f"{class_}/{unquote(stem)}")) for class_, _, stem in classes_and_stems)
-    return uniform(hash_of(np.fromiter(sums, np.uint64), 0))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads shards.json.
-
-    Raises:
-        ValueError: Where there is none, or it is not one of ours.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        what = "the folder does not exist" if not folder.exists() else f"it holds no {MANIFEST}"
-        raise ValueError(
-            f"Expected shards in {folder}, but {what}. Make them with `taskrobust shards --source FOLDER "
-            f"--output {folder}`."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / MANIFEST} is damaged: {error}. Pack again into a new folder.") from error
-    if manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"Expected shards of format {FORMAT}, {folder} holds format {manifest.get('format')}. Pack again into a "
-            "new folder with this version of taskrobust."
-        )
-    return manifest
+    return uniform(random_bits(np.fromiter(sums, np.uint64), 0))
 
 
 _REPAIR: Final = "Copy it again, or delete it and run the `taskrobust shards` command again: the others are kept."
@@ -169,5 +139,5 @@ def _check_size(path: Path, shard: Mapping[str, Any]) -> None:
 
 
 def _check_content(path: Path, shard: Mapping[str, Any]) -> None:
-    if crc32(path) != shard["crc32"]:
+    if checksum(path) != shard["crc32"]:
         raise ValueError(f"The shard {path} is damaged: it has other content than was written. {_REPAIR}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from taskrobust.vision.downstream.base import DownstreamTask
 from taskrobust.vision.downstream.classification import Classification
-from taskrobust.vision.transforms import ColourJitter, Compose, LargeScaleJitter, Mixing, RandAugmentCrop
+from taskrobust.vision.transforms import ColorJitter, Compose, LargeScaleJitter, Mixing, RandAugmentCrop
 from taskrobust.vision.transforms.crops import JointCrop, Transform
 
 
@@ -33,26 +33,26 @@ class Augmentation(ABC):
 
 @dataclass(frozen=True)
 class Crops(Augmentation):
-    """Random rectangles, resized to a square, half of them mirrored, with other colours.
+    """Random rectangles, resized to a square, half of them mirrored, with other colors.
 
     Args:
         scale: Smallest and largest share of an image's area.
         ratio: Smallest and largest width over height.
         flip: Probability of mirroring left and right.
         jitter: Largest change of brightness, contrast and saturation. The hue turns by up to a quarter of it.
-        grey: Probability of a grey image.
+        gray: Probability of a gray image.
     """
 
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
     jitter: float = 0.0
-    grey: float = 0.0
+    gray: float = 0.0
 
     def transform(self, size: int, seed: int) -> Transform:
-        """Crops, then colours."""
+        """Crops, then colors."""
         crop = JointCrop(size, scale=self.scale, ratio=self.ratio, flip=self.flip, seed=seed)
-        return Compose([crop, _colours(self.jitter, self.grey, seed)])
+        return Compose([crop, _colors(self.jitter, self.gray, seed)])
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,23 @@ class LargeScale(Augmentation):
         scale: Smallest and largest factor by which an image is resized; at 1 its longer side fills the square.
         flip: Probability of mirroring left and right.
         jitter: Largest change of brightness, contrast and saturation. The hue turns by up to a quarter of it.
-        grey: Probability of a grey image.
+        gray: Probability of a gray image.
     """
 
     scale: tuple[float, float] = (0.1, 2.0)
     flip: float = 0.5
     jitter: float = 0.0
-    grey: float = 0.0
+    gray: float = 0.0
 
     def transform(self, size: int, seed: int) -> Transform:
-        """Colours, then size, so that the padding keeps its colour."""
+        """Colors, then size, so that the padding keeps its color."""
         resize = LargeScaleJitter(size, scale=self.scale, flip=self.flip, seed=seed)
-        return Compose([_colours(self.jitter, self.grey, seed), resize])
+        return Compose([_colors(self.jitter, self.gray, seed), resize])
 
 
 @dataclass(frozen=True)
 class RandAugment(Augmentation):
-    """Random crops with random operations, then mixed with each other. For classes of colour images alone.
+    """Random crops with random operations, then mixed with each other. For classes of color images alone.
 
     Args:
         magnitude: Strength of the operations, from 0 to 10.
@@ -116,5 +116,5 @@ class RandAugment(Augmentation):
         return Mixing(task.num_classes, mixup=self.mixup, cutmix=self.cutmix, smoothing=smoothing, seed=seed)
 
 
-def _colours(jitter: float, grey: float, seed: int) -> ColourJitter:
-    return ColourJitter(brightness=jitter, contrast=jitter, saturation=jitter, hue=jitter / 4, grey=grey, seed=seed)
+def _colors(jitter: float, gray: float, seed: int) -> ColorJitter:
+    return ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter, hue=jitter / 4, gray=gray, seed=seed)

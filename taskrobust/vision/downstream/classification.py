@@ -69,7 +69,7 @@ class Classification(DownstreamTask):
                     )
 
     def head(self, width: int, depth: int, patch_size: int) -> Head:
-        """The mean of all tokens, normalised and mapped linearly."""
+        """The mean of all tokens, normalized and mapped linearly."""
         return LinearHead(width, depth, self.num_classes)
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -94,7 +94,7 @@ class Classification(DownstreamTask):
 class LinearProbe(Classification):
     """Tells what an image is of from what the encoder knows already: it is frozen, and a linear map is trained.
 
-    The mean of all tokens is normalised by LayerNorm. MAE's probe has a batch normalisation there, with which a
+    The mean of all tokens is normalized by LayerNorm. MAE's probe has a batch normalization there, with which a
     result would depend on how a batch is divided over processes.
 
     Args:

@@ -17,18 +17,18 @@ _SHARE: Final = 0.2
 
 @dataclass(frozen=True)
 class DepthEstimation(DownstreamTask):
-    r"""Tells the depth of each pixel in metres. Trained with the berHu loss, scored by ``delta1`` over known pixels.
+    r"""Tells the depth of each pixel in meters. Trained with the berHu loss, scored by ``delta1`` over known pixels.
 
     .. math:: \ell(e) = \begin{cases} |e| & |e| \le c \\ (e^2 + c^2) / 2c & |e| > c \end{cases}, \qquad
         c = \tfrac15 \max |e|
 
     with the largest error over the known pixels of the image, so that the loss of an image does not depend on the batch
-    that it is in. What is predicted is metres, since the scores are of metres: depth standardised image by image, as in
+    that it is in. What is predicted is meters, since the scores are of meters: depth standardized image by image, as in
     pre-training, would have to be scaled by the truth first.
 
     Args:
-        unit: Metres that one level of a file stands for.
-        largest: Largest depth that can be predicted, in metres.
+        unit: Meters that one level of a file stands for.
+        largest: Largest depth that can be predicted, in meters.
         channels: Channels of the fused map in the DPT head.
 
     References:
@@ -45,7 +45,7 @@ class DepthEstimation(DownstreamTask):
     def __post_init__(self) -> None:
         Depth(self.unit)  # which checks its argument
         if not self.largest > 0:
-            raise ValueError(f"Expected a largest depth above 0 metres, got {self.largest}.")
+            raise ValueError(f"Expected a largest depth above 0 meters, got {self.largest}.")
 
     def targets(self) -> dict[str, Modality]:
         """The map of depths."""
@@ -58,7 +58,7 @@ class DepthEstimation(DownstreamTask):
         return DptHead(width, depth, patch_size, self.largest, self.channels)
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Metres, float32 [B, H, W]."""
+        """Meters, float32 [B, H, W]."""
         return batch["depth"][:, 0]
 
     def losses(self, predictions: Tensor, truth: Tensor, batch: Mapping[str, Tensor], training: bool) -> Tensor:

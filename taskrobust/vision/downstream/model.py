@@ -113,7 +113,7 @@ class DownstreamModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, present: Tensor, **maps: Tensor) -> Tensor:
-        """Scores of classes [B, C] or [B, C, H, W], or metres [B, H, W].
+        """Scores of classes [B, C] or [B, C, H, W], or meters [B, H, W].
 
         Args:
             present: Which of the inputs a sample has, bool [B, M].

@@ -1,17 +1,16 @@
 """Generated rooms to fine-tune on."""
 
-import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from taskrobust._io.paths import filled_in
+from taskrobust._io.locks import made_by_one
+from taskrobust._io.paths import expand_variables
 from taskrobust.synthetic.rooms import generate_scenes
 from taskrobust.synthetic.rooms.rooms import Domain, Split
-from taskrobust.synthetic.rooms.store import is_complete
+from taskrobust.synthetic.rooms.store import MANIFEST
 from taskrobust.vision.data import Images, Scenes
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import Transform
@@ -30,7 +29,7 @@ class RoomsConfig:
         held_out: Number of rooms to choose the best model by.
         test: Number of rooms to report on.
         size: Side of the pictures in pixels.
-        domain: ``source`` are like those of pre-training, ``shifted`` are larger rooms in dim and coloured light, seen
+        domain: ``source`` are like those of pre-training, ``shifted`` are larger rooms in dim and colored light, seen
             in a wider view.
         num_proc: Processes that generate them.
     """
@@ -52,18 +51,19 @@ def prepare_rooms(config: RoomsConfig) -> None:
     Raises:
         ValueError: If a folder holds other rooms.
     """
-    folder = Path(filled_in(config.folder))
+    folder = Path(expand_variables(config.folder))
     splits: dict[str, tuple[Split, int]] = {
         "train": ("train", config.train),
         "held-out": ("val", config.held_out),
         "test": ("test", config.test),
     }
-    if int(os.environ.get("RANK", 0)) == 0:
+
+    def make() -> None:
         domain, processes = config.domain, config.num_proc
         for name, (split, rooms) in splits.items():
             generate_scenes(folder / name, split, rooms, config.size, domain=domain, seed=_SEED, num_proc=processes)
-    while not all(is_complete(folder / name) for name in splits):
-        time.sleep(0.5)
+
+    made_by_one(folder, make, lambda: all(MANIFEST.is_complete(folder / name) for name in splits))
 
 
 def rooms_of(config: RoomsConfig, split: str) -> Callable[[Mapping[str, Modality], Transform], Images]:

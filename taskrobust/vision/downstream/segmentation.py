@@ -64,7 +64,7 @@ class Segmentation(DownstreamTask):
         return Iou(self.num_classes, self.unknown, device)
 
     def pictures(self, predictions: Tensor, truth: Tensor) -> dict[str, NDArray[np.uint8]]:
-        """A colour for each class; void is black."""
+        """A color for each class; void is black."""
         from taskrobust.vision.qualitative import segmentation_pictures  # takes a while to import
 
         return {"prediction": segmentation_pictures(predictions.argmax(1)), "target": segmentation_pictures(truth)}

@@ -11,7 +11,7 @@ NORM_EPS: Final = 1e-6
 
 
 class Block(nn.Module):
-    """A transformer block with normalisation before attention and before the perceptron.
+    """A transformer block with normalization before attention and before the perceptron.
 
     Args:
         width: Length of a token.
@@ -126,7 +126,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return joint
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Xavier's uniform distribution for linear layers, each of the parts of a joint one by itself; no bias.
 
     For ``Module.apply``, which comes to a layer before it comes to what holds the layer.
@@ -135,11 +135,11 @@ def initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
     elif isinstance(module, SelfAttention):
-        _initialise_parts(module.qkv, 3)
+        _initialize_parts(module.qkv, 3)
     elif isinstance(module, CrossAttention):
-        _initialise_parts(module.kv, 2)
+        _initialize_parts(module.kv, 2)
 
 
-def _initialise_parts(joint: nn.Linear, parts: int) -> None:
+def _initialize_parts(joint: nn.Linear, parts: int) -> None:
     for part in joint.weight.detach().chunk(parts):
         nn.init.xavier_uniform_(part)

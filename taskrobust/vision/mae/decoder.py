@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from taskrobust.vision.mae.blocks import NORM_EPS, Block, CrossAttention, Mlp, initialise
+from taskrobust.vision.mae.blocks import NORM_EPS, Block, CrossAttention, Mlp, initialize
 from taskrobust.vision.mae.encoder import sincos_positions, take
 
 
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.out_proj = nn.Linear(width, outputs)
         self.register_buffer("positions", sincos_positions(grid, width), persistent=False)
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predictions for all patches of the task, [B, L, outputs].

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from taskrobust.vision.mae.blocks import Block, initialise
+from taskrobust.vision.mae.blocks import Block, initialize
 from taskrobust.vision.modalities import Modality, Prepared
 
 
 class Encoder(nn.Module):
     """Embeds the visible patches of all maps, adds a learned global token and passes them through transformer blocks.
 
-    There is no normalisation after the last block. For fine-tuning, ``Encoder`` is used alone, on all patches.
+    There is no normalization after the last block. For fine-tuning, ``Encoder`` is used alone, on all patches.
 
     Args:
         modalities: The maps that can be read, by name.
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.global_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
         self.blocks = nn.ModuleList(Block(width, heads, recompute) for _ in range(depth))
         self.register_buffer("positions", sincos_positions(grid, width), persistent=False)
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, maps: Mapping[str, Prepared], visible: Tensor | None = None) -> Tensor:
         """Tokens after the last block, the global one at the end, [B, V + 1, D].

@@ -20,7 +20,7 @@ State = Mapping[str, Any]
 def timm_encoder(model: MultiModalMae, modality: str = "rgb") -> VisionTransformer:
     """The encoder as timm's vision transformer: it reads one modality and returns all tokens, the class token first.
 
-    It has no normalisation after the last block, as ``Encoder`` has none. Its inputs are normalised: colours by
+    It has no normalization after the last block, as ``Encoder`` has none. Its inputs are normalized: colors by
     ImageNet's mean and deviation.
 
     Args:
@@ -70,7 +70,7 @@ def export_timm(model: MultiModalMae, modality: str = "rgb") -> dict[str, Tensor
 def import_timm(model: MultiModalMae, state: State, modality: str = "rgb") -> None:
     """Loads the encoder from a vision transformer in timm's layout, such as MAE's.
 
-    Decoders and other embeddings stay as they are. A normalisation after the last block is left out, as the encoder has
+    Decoders and other embeddings stay as they are. A normalization after the last block is left out, as the encoder has
     none. MAE's positions are ours with rows and columns exchanged: the channels are put in our order throughout, so
     that the encoder computes what MAE's did.
 

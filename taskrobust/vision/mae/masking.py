@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from taskrobust._random import hash_of, shift_right, uniform
+from taskrobust._random import random_bits, shift_right, uniform
 
 Budget = Literal["dirichlet", "uniform", "fixed"]
 
@@ -87,13 +87,13 @@ class TokenBudget:
             patches: Patches L of a map, V or more.
         """
         batch, maps = present.shape
-        order = hash_of(hash_of(keys, _ORDER)[:, None], _counters(maps * patches, keys))
+        order = random_bits(random_bits(keys, _ORDER)[:, None], _counters(maps * patches, keys))
         order = order.view(batch, maps, patches).argsort(dim=-1)
         chosen = torch.arange(patches, device=keys.device) < self._numbers(keys, present, patches)[..., None]
 
         # Chosen patches come first, those of missing maps last, each group in random order; the first V are visible.
         group = torch.where(present[..., None], 1 - chosen.long(), 2)
-        repair = hash_of(hash_of(keys, _REPAIR)[:, None], _counters(maps * patches, keys))
+        repair = random_bits(random_bits(keys, _REPAIR)[:, None], _counters(maps * patches, keys))
         ranked = (group << 61) + shift_right(repair, 3).view_as(group)
         first = ranked.flatten(1).argsort(dim=-1)[:, : self.visible]
         offsets = torch.arange(maps, device=keys.device)[:, None] * patches
@@ -106,7 +106,7 @@ class TokenBudget:
         if self.budget == "uniform":
             return torch.full_like(present, patches, dtype=torch.float64)
         if self.budget == "dirichlet":
-            weights = _log_gamma_variates(hash_of(keys, _SHARES), present.shape[1], self.concentration)
+            weights = _log_gamma_variates(random_bits(keys, _SHARES), present.shape[1], self.concentration)
         else:
             assert self.proportions is not None
             columns = [torch.full_like(keys, share, dtype=torch.float64) for share in self.proportions]
@@ -126,17 +126,17 @@ def _log_gamma_variates(keys: Tensor, number: int, shape: float) -> Tensor:
         number: How many of each.
         shape: Parameter of the distribution.
     """
-    keys = hash_of(keys[:, None], _counters(number, keys))
+    keys = random_bits(keys[:, None], _counters(number, keys))
     if shape == 1:
         return (-uniform(keys).log()).log()
     # Marsaglia and Tsang, for a shape of 1 or more; the boost below takes it down.
     d = (shape + 1 if shape < 1 else shape) - 1 / 3
-    draws = uniform(hash_of(keys[..., None], _counters(3 * _TRIES, keys))).view(*keys.shape, 3, _TRIES)
+    draws = uniform(random_bits(keys[..., None], _counters(3 * _TRIES, keys))).view(*keys.shape, 3, _TRIES)
     normal = (-2 * draws[:, :, 0].log()).sqrt() * (2 * torch.pi * draws[:, :, 1]).cos()
     v = (1 + normal / (9 * d) ** 0.5).clamp(min=1e-6) ** 3
     accepted = draws[:, :, 2].log() < normal**2 / 2 + d - d * v + d * v.log()
     first = accepted.to(torch.uint8).argmax(dim=-1, keepdim=True)
     log_variate: Tensor = (d * v.gather(-1, first).squeeze(-1)).log()
     if shape < 1:
-        log_variate = log_variate + uniform(hash_of(keys, 3 * _TRIES)).log() / shape
+        log_variate = log_variate + uniform(random_bits(keys, 3 * _TRIES)).log() / shape
     return log_variate

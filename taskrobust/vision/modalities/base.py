@@ -17,7 +17,7 @@ class Prepared(NamedTuple):
     """The maps of a batch as the network reads and predicts them, patch after patch, row by row.
 
     Attributes:
-        values: Normalised floats in the order of channel, row, column within a patch, or labels, int64; [B, L, K].
+        values: Normalized floats in the order of channel, row, column within a patch, or labels, int64; [B, L, K].
         valid: Where a value is known, bool [B, L, n]: n is the number of places in a patch, or 1 where a patch is
             known as a whole. Nowhere in a sample that lacks the modality.
         grid: Rows and columns of patches, L in all.
@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
 
 
 class Modality(ABC):
-    """One kind of map of an image: colour, depth, labels.
+    """One kind of map of an image: color, depth, labels.
 
     A subclass is a frozen dataclass: its fields are what a configuration may set, plain values only, and are kept with
     a saved model. It holds no parameters; it makes the modules that do.
@@ -64,7 +64,7 @@ class Modality(ABC):
 
     @abstractmethod
     def prepare(self, packed: Tensor, present: Tensor, patch_size: int) -> Prepared:
-        """Normalise and cut into patches.
+        """Normalize and cut into patches.
 
         Args:
             packed: What ``pack`` returned, stacked, [B, ...].
@@ -76,7 +76,7 @@ class Modality(ABC):
     def embedding(self, width: int, patch_size: int) -> nn.Module:
         """A module that maps the values of any number of patches, [..., K], to their tokens, [..., width].
 
-        Its linear layers are initialised by the model. Positions are added by the encoder.
+        Its linear layers are initialized by the model. Positions are added by the encoder.
         """
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Modality(ABC):
 
     @abstractmethod
     def picture(self, values: Tensor, prepared: Prepared) -> NDArray[np.uint8]:
-        """RGB bytes [B, H, W, 3] of maps in the form of ``prepared.values``; ``prepared`` sets the range of colours."""
+        """RGB bytes [B, H, W, 3] of maps in the form of ``prepared.values``; ``prepared`` sets the range of colors."""
 
 
 def to_patches(maps: Tensor, patch_size: int) -> tuple[Tensor, tuple[int, int]]:
@@ -126,6 +126,6 @@ def from_patches(patches: Tensor, grid: tuple[int, int], channels: int) -> Tenso
     return cut.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
-def to_bytes(colours: Tensor) -> NDArray[np.uint8]:
-    """RGB bytes [B, H, W, 3] of colours [B, 3, H, W] between 0 and 1; what lies outside is clipped."""
-    return (colours.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+def to_bytes(colors: Tensor) -> NDArray[np.uint8]:
+    """RGB bytes [B, H, W, 3] of colors [B, 3, H, W] between 0 and 1; what lies outside is clipped."""
+    return (colors.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Depth(Modality):
-    r"""Depth, standardised in each image and predicted with the absolute error.
+    r"""Depth, standardized in each image and predicted with the absolute error.
 
     .. math:: \hat d = \frac{d - \mu}{\sqrt{\sigma^2 + 10^{-6}}}
 
@@ -27,7 +27,7 @@ class Depth(Modality):
     far pixels matter. Level 0 means unknown: such a pixel is embedded as the mean and predicted at no loss.
 
     Args:
-        unit: Metres that one level of a file stands for.
+        unit: Meters that one level of a file stands for.
     """
 
     unit: float = 0.001
@@ -35,10 +35,10 @@ class Depth(Modality):
 
     def __post_init__(self) -> None:
         if not self.unit > 0:
-            raise ValueError(f"Expected a unit above 0 metres, got {self.unit}.")
+            raise ValueError(f"Expected a unit above 0 meters, got {self.unit}.")
 
     def decode(self, image: Image) -> "TVTensor":
-        """Metres, float32 [1, H, W], from a greyscale file of 8 or 16 bits."""
+        """Meters, float32 [1, H, W], from a grayscale file of 8 or 16 bits."""
         from torchvision import tv_tensors
 
         if image.mode not in ("L", "I", "I;16", "I;16B"):
@@ -47,16 +47,16 @@ class Depth(Modality):
         return tv_tensors.Mask(torch.from_numpy(levels)[None].mul_(self.unit))
 
     def pack(self, crop: "TVTensor") -> Tensor:
-        """Metres, float32 [1, S, S]."""
-        metres: Tensor = crop.as_subclass(Tensor)
-        return metres.contiguous()
+        """Meters, float32 [1, S, S]."""
+        meters: Tensor = crop.as_subclass(Tensor)
+        return meters.contiguous()
 
     def missing(self, size: int) -> Tensor:
         """Unknown everywhere."""
         return torch.zeros(1, size, size)
 
     def prepare(self, packed: Tensor, present: Tensor, patch_size: int) -> Prepared:
-        """Standardised depth, 0 where unknown."""
+        """Standardized depth, 0 where unknown."""
         patches, grid = to_patches(packed, patch_size)
         valid = (patches > 0) & present[:, None, None]
         mean, deviation = _central_moments(patches.flatten(1), valid.flatten(1))
@@ -89,8 +89,8 @@ class Depth(Modality):
         nearest = truth.where(valid, torch.inf).amin((1, 2, 3), keepdim=True)
         farthest = truth.where(valid, -torch.inf).amax((1, 2, 3), keepdim=True)
         share = ((maps - nearest) / (farthest - nearest).clamp(min=1e-6)).clamp(0, 1).nan_to_num(0)
-        colours = torch.from_numpy(mpl.colormaps["viridis"](share[:, 0].numpy())[..., :3]).permute(0, 3, 1, 2)
-        return to_bytes(colours.where(valid | (maps != 0), 0))
+        colors = torch.from_numpy(mpl.colormaps["viridis"](share[:, 0].numpy())[..., :3]).permute(0, 3, 1, 2)
+        return to_bytes(colors.where(valid | (maps != 0), 0))
 
 
 def _central_moments(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Colours relative to their patch, a task without maps of its own."""
+"""Colors relative to their patch, a task without maps of its own."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +12,7 @@ from taskrobust.vision.modalities.rgb import Rgb
 
 @dataclass(frozen=True)
 class NormRgb(Rgb):
-    r"""Predicts colours that are standardised in each patch, with the squared error.
+    r"""Predicts colors that are standardized in each patch, with the squared error.
 
     .. math:: \hat x = \frac{x - \bar x}{\sqrt{s^2 + 10^{-6}}}
 
@@ -25,7 +25,7 @@ class NormRgb(Rgb):
     source: ClassVar[str | None] = "rgb"
 
     def patch_losses(self, prediction: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
-        """Squared errors against the standardised colours."""
+        """Squared errors against the standardized colors."""
         mean, deviation = _mean_and_deviation(prepared.values)
         return super().patch_losses(prediction, prepared._replace(values=(prepared.values - mean).div_(deviation)))
 

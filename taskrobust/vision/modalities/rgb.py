@@ -1,4 +1,4 @@
-"""Colour images."""
+"""Color images."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -24,27 +24,27 @@ STD: Final = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Rgb(Modality):
-    """Colours, standardised by ImageNet's mean and deviation and predicted with the squared error."""
+    """Colors, standardized by ImageNet's mean and deviation and predicted with the squared error."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png")
 
     def decode(self, image: Image) -> "TVTensor":
-        """Bytes [3, H, W]; greyscale, palettes and CMYK become RGB, transparency is dropped."""
+        """Bytes [3, H, W]; grayscale, palettes and CMYK become RGB, transparency is dropped."""
         from torchvision import tv_tensors
 
         return tv_tensors.Image(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
 
     def pack(self, crop: "TVTensor") -> Tensor:
         """The same bytes, [3, S, S]."""
-        colours: Tensor = crop.as_subclass(Tensor)
-        return colours.contiguous()
+        colors: Tensor = crop.as_subclass(Tensor)
+        return colors.contiguous()
 
     def missing(self, size: int) -> Tensor:
         """Black."""
         return torch.zeros(3, size, size, dtype=torch.uint8)
 
     def prepare(self, packed: Tensor, present: Tensor, patch_size: int) -> Prepared:
-        """Standardised colours; all are known where the image is."""
+        """Standardized colors; all are known where the image is."""
         patches, grid = to_patches(packed, patch_size)
         values = patches.float()
         channels = values.view(*values.shape[:2], 3, -1)
@@ -69,7 +69,7 @@ class Rgb(Modality):
         return prediction
 
     def picture(self, values: Tensor, prepared: Prepared) -> NDArray[np.uint8]:
-        """The colours."""
+        """The colors."""
         maps = from_patches(values.float(), prepared.grid, channels=3)
         std, mean = (maps.new_tensor(numbers)[:, None, None] for numbers in (STD, MEAN))
         return to_bytes(maps * std + mean)

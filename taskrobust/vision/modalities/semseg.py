@@ -31,7 +31,7 @@ class SemSeg(Modality):
         class_width: Length of the vector of a class.
         void: Label of unknown pixels in the files.
         reduce_zero_label: Whether label 0 of the files is void and label k is class k - 1.
-        stride: Pixels between the centres of the grid, in both directions. A patch must be a multiple of it.
+        stride: Pixels between the centers of the grid, in both directions. A patch must be a multiple of it.
     """
 
     num_classes: int = 133
@@ -80,10 +80,10 @@ class SemSeg(Modality):
         return classes, known
 
     def pack(self, crop: "TVTensor") -> Tensor:
-        """Classes at the centres of the grid, bytes [S / stride, S / stride]."""
-        centre = self.stride // 2
+        """Classes at the centers of the grid, bytes [S / stride, S / stride]."""
+        center = self.stride // 2
         classes: Tensor = crop.as_subclass(Tensor)
-        return classes[0, centre :: self.stride, centre :: self.stride].contiguous()
+        return classes[0, center :: self.stride, center :: self.stride].contiguous()
 
     def missing(self, size: int) -> Tensor:
         """Void everywhere."""
@@ -124,10 +124,10 @@ class SemSeg(Modality):
         return prediction.reshape(*prediction.shape[:-1], self.num_classes, -1)
 
     def picture(self, values: Tensor, prepared: Prepared) -> NDArray[np.uint8]:
-        """A colour for each class; void is black."""
+        """A color for each class; void is black."""
         maps = from_patches(values, prepared.grid, channels=1)[:, 0].cpu()
-        colours = torch.from_numpy(_palette())[maps].permute(0, 3, 1, 2)
-        return to_bytes(colours.repeat_interleave(self.stride, -2).repeat_interleave(self.stride, -1))
+        colors = torch.from_numpy(_palette())[maps].permute(0, 3, 1, 2)
+        return to_bytes(colors.repeat_interleave(self.stride, -2).repeat_interleave(self.stride, -1))
 
 
 class ClassEmbedding(nn.Module):
@@ -155,9 +155,9 @@ class ClassEmbedding(nn.Module):
 
 
 def _palette() -> NDArray[np.float64]:
-    """Colours of the 256 labels between 0 and 1, [256, 3], neighbours far apart."""
+    """Colors of the 256 labels between 0 and 1, [256, 3], neighbors far apart."""
     label = np.arange(256)
     hue = label * 0.618034 % 1  # the golden ratio: however many are taken, they lie evenly
-    colours = hsv_to_rgb(np.stack([hue, 0.5 + 0.25 * (label % 3), 1 - 0.2 * (label // 3 % 3)], axis=1))
-    colours[VOID] = 0
-    return colours
+    colors = hsv_to_rgb(np.stack([hue, 0.5 + 0.25 * (label % 3), 1 - 0.2 * (label // 3 % 3)], axis=1))
+    colors[VOID] = 0
+    return colors

@@ -28,7 +28,7 @@ _MOST_PIXELS: Final = 1 << 22
 _DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Labeller(ABC):
+class Labeler(ABC):
     """A model of transformers that makes one kind of map.
 
     Args:
@@ -117,14 +117,14 @@ class Labeller(ABC):
     def _maps(self, outputs: "ModelOutput", sizes: Sequence[Size]) -> list[NDArray[Any]]: ...
 
 
-class DepthLabeller(Labeller):
+class DepthLabeler(Labeler):
     """A depth estimation model.
 
     Args:
-        checkpoint: See :class:`Labeller`.
+        checkpoint: See :class:`Labeler`.
         device: See there.
         precision: See there.
-        kind: What the model predicts: ``metric`` is metres; ``relative`` grows with the distance, ``inverse`` falls
+        kind: What the model predicts: ``metric`` is meters; ``relative`` grows with the distance, ``inverse`` falls
             with it, both in units of their own. None reads it from the model's configuration.
 
     Raises:
@@ -151,7 +151,7 @@ class DepthLabeller(Labeller):
         if self.kind is None:
             raise ValueError(
                 f"Expected depth_kind to say what {self.checkpoint!r} predicts, as its configuration does not: metric "
-                "(metres), relative (larger is farther) or inverse (larger is nearer)."
+                "(meters), relative (larger is farther) or inverse (larger is nearer)."
             )
         return {"kind": self.kind}
 
@@ -161,7 +161,7 @@ class DepthLabeller(Labeller):
         return [map_["predicted_depth"].reshape(size).cpu().numpy() for map_, size in zip(maps, sizes, strict=True)]
 
 
-class SemSegLabeller(Labeller):
+class SemSegLabeler(Labeler):
     """A Mask2Former, used for the class of each pixel.
 
     Raises:
@@ -207,7 +207,7 @@ class SemSegLabeller(Labeller):
 def depth_in_16_bits(depth: NDArray[np.float32], kind: DepthKind) -> NDArray[np.uint16]:
     r"""Depth as a 16-bit file holds it: larger is farther, 0 is left for unknown pixels.
 
-    Metric depth becomes millimetres, at most 65,535. Relative depth z, and inverse depth as z = -d, fills the range:
+    Metric depth becomes millimeters, at most 65,535. Relative depth z, and inverse depth as z = -d, fills the range:
 
     .. math:: 1 + 65534 \frac{z - \min z}{\max z - \min z}
 

@@ -1,4 +1,4 @@
-"""Other colours."""
+"""Other colors."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -15,19 +15,19 @@ _COLOUR_JITTER: Final = 0xC0108
 """What the random numbers are for."""
 
 
-class ColourJitter:
-    """Changes brightness, contrast, saturation and hue of colour images in random order; some become grey.
+class ColorJitter:
+    """Changes brightness, contrast, saturation and hue of color images in random order; some become gray.
 
     Factors are drawn evenly from 1 - x to 1 + x, the shift of the hue from -x to x. Maps that are no ``Image`` stay as
-    they are. Where it comes before a crop or a large-scale jitter (``Compose``), padding keeps its colour. The result
+    they are. Where it comes before a crop or a large-scale jitter (``Compose``), padding keeps its color. The result
     is a function of the seed, the sample and the epoch alone, and no other random generator is touched.
 
     Args:
         brightness: Largest change of the factor of brightness.
         contrast: Largest change of the factor of contrast.
         saturation: Largest change of the factor of saturation.
-        hue: Largest shift of the hue, up to 0.5, in turns of the colour circle.
-        grey: Probability of a grey image.
+        hue: Largest shift of the hue, up to 0.5, in turns of the color circle.
+        gray: Probability of a gray image.
         seed: Names the stream of random numbers.
 
     Raises:
@@ -41,7 +41,7 @@ class ColourJitter:
         contrast: float = 0.4,
         saturation: float = 0.4,
         hue: float = 0.1,
-        grey: float = 0.0,
+        gray: float = 0.0,
         seed: int = 0,
     ) -> None:
         changes = (brightness, contrast, saturation)
@@ -50,11 +50,11 @@ class ColourJitter:
         if not 0 <= hue <= 0.5:
             raise ValueError(f"Expected a hue from 0 to 0.5, got {hue}.")
         self.changes = np.array([*changes, hue])
-        self.grey = grey
+        self.gray = gray
         self._stream = Stream(seed, _COLOUR_JITTER)
 
     def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
-        """Change colours.
+        """Change colors.
 
         Args:
             maps: The maps of a sample by name, [C, H, W] each.
@@ -71,7 +71,7 @@ class ColourJitter:
             if isinstance(map_, Image):
                 for number in order:
                     map_ = getattr(F, _ADJUST[number])(map_, float(amounts[number]))
-                jittered[name] = F.rgb_to_grayscale(map_, num_output_channels=3) if draws[8] < self.grey else map_
+                jittered[name] = F.rgb_to_grayscale(map_, num_output_channels=3) if draws[8] < self.gray else map_
         return jittered
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskrobust.hashing import hash_of, uniform
+from taskrobust._random import random_bits, uniform
 from taskrobust.training.sampling import Key
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class JointCrop:
         self.scale = scale
         self.ratio = ratio
         self.flip = flip
-        self._key = hash_of(np.array([seed], dtype=np.uint64), _CROP)
+        self._key = random_bits(np.array([seed], dtype=np.uint64), _CROP)
 
     def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
         """Crop.
@@ -85,7 +85,7 @@ class JointCrop:
             key: Index of the sample, and epoch.
         """
         index, epoch = key
-        draws = uniform(hash_of(hash_of(hash_of(self._key, index), epoch), np.arange(4 * _TRIES + 1)))
+        draws = uniform(random_bits(random_bits(random_bits(self._key, index), epoch), np.arange(4 * _TRIES + 1)))
         box = self._draw_box(*_largest_size(maps), draws[1:].reshape(4, _TRIES))
         return {name: _cut(map_, box, self.size, mirrored=draws[0] < self.flip) for name, map_ in maps.items()}
 
@@ -99,13 +99,13 @@ class JointCrop:
         first = int(fits.argmax())
         if not fits[first]:
             widest, highest = min(width, round(height * self.ratio[1])), min(height, round(width / self.ratio[0]))
-            return _centre_box(highest, widest, height, width)
+            return _center_box(highest, widest, height, width)
         top = int(draws[2, first] * (height - rows[first] + 1))
         left = int(draws[3, first] * (width - columns[first] + 1))
         return _Box(top, left, int(rows[first]), int(columns[first]), height, width)
 
 
-class CentreCrop:
+class CenterCrop:
     """Resizes the shorter side of an image and its maps, and cuts the square in the middle out: for held-out data.
 
     Args:
@@ -128,7 +128,7 @@ class CentreCrop:
         """
         height, width = _largest_size(maps)
         side = max(1, round(self.share * min(height, width)))
-        box = _centre_box(side, side, height, width)
+        box = _center_box(side, side, height, width)
         return {name: _cut(map_, box, self.size, mirrored=False) for name, map_ in maps.items()}
 
 
@@ -137,7 +137,7 @@ def _largest_size(maps: "Mapping[str, TVTensor]") -> tuple[int, int]:
     return max(((map_.shape[-2], map_.shape[-1]) for map_ in maps.values()), key=math.prod)
 
 
-def _centre_box(rows: int, columns: int, height: int, width: int) -> _Box:
+def _center_box(rows: int, columns: int, height: int, width: int) -> _Box:
     return _Box((height - rows) // 2, (width - columns) // 2, rows, columns, height, width)
 
 
@@ -173,10 +173,10 @@ def _whole_pixels(first: int, extent: int, whole: int, pixels: int) -> tuple[int
 
 
 def _nearest(first: int, extent: int, whole: int, pixels: int, size: int) -> NDArray[np.int64]:
-    """The pixels of a map, of ``pixels`` in a row, at the centres of a crop's ``size`` pixels.
+    """The pixels of a map, of ``pixels`` in a row, at the centers of a crop's ``size`` pixels.
 
     The crop starts at ``first`` and extends over ``extent`` pixels of a row of ``whole``. In whole numbers, so that
-    no centre falls to either side by rounding.
+    no center falls to either side by rounding.
     """
-    centres = 2 * size * first + (2 * np.arange(size) + 1) * extent
-    return centres * pixels // (2 * size * whole)
+    centers = 2 * size * first + (2 * np.arange(size) + 1) * extent
+    return centers * pixels // (2 * size * whole)

@@ -36,7 +36,7 @@ class LargeScaleJitter:
 
     An image of :math:`h` by :math:`w` pixels is resized by the factor :math:`s \min(S / h, S / w)` with
     :math:`s \sim U(s_{min}, s_{max})`. Where it is longer than the square, a random part is taken; where it is shorter,
-    it lies at the top and the left, and the rest is unknown: ImageNet's mean colour in an ``Image``, void in a ``Mask``
+    it lies at the top and the left, and the rest is unknown: ImageNet's mean color in an ``Image``, void in a ``Mask``
     of labels (whole numbers), 0 in a ``Mask`` of measurements (floats), as modalities decode unknown pixels.
 
     All maps show the same part of the scene, whatever their resolutions. An ``Image`` is resized by bicubic
@@ -121,7 +121,7 @@ def _visible(map_: "TVTensor", placement: _Placement) -> "TVTensor":
 
 
 def _nearest(first: int, number: int, resized: int, pixels: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The pixels of a row of ``pixels`` at the centres of ``number`` pixels of the row resized, from ``first`` on."""
+    """The pixels of a row of ``pixels`` at the centers of ``number`` pixels of the row resized, from ``first`` on."""
     return (2 * np.arange(first, first + number) + 1) * pixels // (2 * resized)
 
 

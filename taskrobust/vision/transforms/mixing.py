@@ -13,13 +13,13 @@ _MIXING: Final = 0x313C5
 
 
 class Mixing:
-    r"""Mixes each colour image of a batch with another one of it, and their classes alike: mixup and CutMix.
+    r"""Mixes each color image of a batch with another one of it, and their classes alike: mixup and CutMix.
 
     .. math:: \tilde x = \lambda x_i + (1 - \lambda) x_j, \qquad \tilde y = \lambda y_i + (1 - \lambda) y_j
 
     with :math:`\lambda \sim \mathrm{Beta}(a, a)` for mixup; CutMix takes a rectangle with the share
     :math:`1 - \lambda` of the area from :math:`x_j` instead. One of them and one λ are drawn for a batch, in which the
-    i-th image is mixed with the i-th from the end. Mixed colours are rounded to bytes.
+    i-th image is mixed with the i-th from the end. Mixed colors are rounded to bytes.
 
     What is mixed with what, and how, depends on the batch: on the samples in it, and on its first sample's key for the
     random numbers. So two ranks do not see the mixes of one rank with twice the batch, unlike anything else in

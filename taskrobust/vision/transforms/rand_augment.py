@@ -18,10 +18,10 @@ _RAND_AUGMENT: Final = 0x8A4DA
 
 
 class RandAugmentCrop:
-    """Random crops of colour images, half of them mirrored, with two operations of RandAugment each.
+    """Random crops of color images, half of them mirrored, with two operations of RandAugment each.
 
     The operations are timm's ``rand-m9-mstd0.5-inc1``: each is left out half of the time; some move pixels, and what
-    comes in from outside has ImageNet's mean colour. The result is a function of the seed, the sample and the epoch
+    comes in from outside has ImageNet's mean color. The result is a function of the seed, the sample and the epoch
     alone: the global generators, which timm draws from, are as before.
 
     Args:
@@ -65,18 +65,18 @@ class RandAugmentCrop:
         """Crop and augment.
 
         Args:
-            maps: The colour image by name, [3, H, W].
+            maps: The color image by name, [3, H, W].
             key: Index of the sample, and epoch.
 
         Raises:
-            ValueError: If there are maps besides a colour image.
+            ValueError: If there are maps besides a color image.
         """
         from torchvision.tv_tensors import Image
 
         if len(maps) > 1 or not all(isinstance(map_, Image) for map_ in maps.values()):
             raise ValueError(
-                f"Expected a colour image alone for RandAugment, got {list(maps)}: it moves pixels, which no longer "
-                "lie where their maps say. Take JointCrop or LargeScaleJitter, with ColourJitter for other colours."
+                f"Expected a color image alone for RandAugment, got {list(maps)}: it moves pixels, which no longer "
+                "lie where their maps say. Take JointCrop or LargeScaleJitter, with ColorJitter for other colors."
             )
         with global_generators(self._stream.seed(key)):
             return {name: self._augment(crop) for name, crop in self.crop(maps, key).items()}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from taskrobust.hashing import hash_of, uniform
+from taskrobust._random import random_bits, uniform
 from taskrobust.training.sampling import Key
 
 
@@ -20,11 +20,11 @@ class Stream:
     """
 
     def __init__(self, seed: int, purpose: int) -> None:
-        self._key = hash_of(np.array([seed], dtype=np.uint64), purpose)
+        self._key = random_bits(np.array([seed], dtype=np.uint64), purpose)
 
     def uniform(self, key: Key, number: int) -> NDArray[np.float64]:
         """``number`` draws from [0, 1) for a sample."""
-        return uniform(hash_of(self._of(key), np.arange(number)))
+        return uniform(random_bits(self._of(key), np.arange(number)))
 
     def seed(self, key: Key) -> int:
         """A seed of 32 bits for a sample, for a library's generator."""
@@ -32,7 +32,7 @@ class Stream:
 
     def _of(self, key: Key) -> NDArray[np.uint64]:
         index, epoch = key
-        return hash_of(hash_of(self._key, index), epoch)
+        return random_bits(random_bits(self._key, index), epoch)
 
 
 @contextmanager

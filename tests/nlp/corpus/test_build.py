@@ -42,7 +42,7 @@ def test_preparing_again_changes_nothing(made: Path) -> None:
 
 
 def test_folder_of_other_generated_text_is_refused(made: Path) -> None:
-    with pytest.raises(ValueError, match="holds a corpus of other options"):
+    with pytest.raises(ValueError, match="was made with other settings"):
         prepare(config(made, documents=41))
 
 

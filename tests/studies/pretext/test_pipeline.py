@@ -10,7 +10,7 @@ from taskrobust.studies.pretext.generators import ClassImages
 from taskrobust.studies.pretext.networks import CONVOLUTIONAL_FEATURES, convolutional_network, mlp_network
 from taskrobust.studies.pretext.pipeline import PretextNetwork, PretextPipeline, Probe
 from taskrobust.studies.pretext.processor import Processor
-from taskrobust.studies.pretext.tasks import Colourisation, PretextTask, Rotation, SplitHalf
+from taskrobust.studies.pretext.tasks import Colorization, PretextTask, Rotation, SplitHalf
 from taskrobust.weighting import strategies
 
 
@@ -20,7 +20,7 @@ def images() -> tuple[Tensor, Tensor]:
 
 
 def tasks() -> list[PretextTask]:
-    return [Rotation(), Colourisation(), SplitHalf()]
+    return [Rotation(), Colorization(), SplitHalf()]
 
 
 def network(tasks: list[PretextTask], weighting: str = "softmax_minimax", epochs: int = 2) -> PretextNetwork:
@@ -46,11 +46,11 @@ def test_turns_depend_on_image_and_epoch_alone(images: tuple[Tensor, Tensor]) ->
     assert 0.15 < (turns.argmax(1) == of_next.argmax(1)).float().mean() < 0.35
 
 
-def test_grey_images_have_no_colours(images: tuple[Tensor, Tensor]) -> None:
-    grey, chroma = Colourisation().pairs(images[0], np.arange(400), epoch=0)
-    assert (grey == grey[:, :1]).all()
-    _, of_grey = Colourisation().pairs(grey, np.arange(400), epoch=0)
-    torch.testing.assert_close(of_grey, torch.zeros(400, 32))
+def test_gray_images_have_no_colors(images: tuple[Tensor, Tensor]) -> None:
+    gray, chroma = Colorization().pairs(images[0], np.arange(400), epoch=0)
+    assert (gray == gray[:, :1]).all()
+    _, of_gray = Colorization().pairs(gray, np.arange(400), epoch=0)
+    torch.testing.assert_close(of_gray, torch.zeros(400, 32))
     assert chroma.abs().mean() > 0.01
 
 
@@ -80,13 +80,13 @@ def test_training_lowers_the_risk_of_every_task(images: tuple[Tensor, Tensor]) -
 @pytest.mark.parametrize("weighting", sorted(set(strategies()) - {"Fixed"}))
 def test_every_strategy_weighs_the_pretext_tasks(weighting: str, images: tuple[Tensor, Tensor]) -> None:
     fitted = network(tasks(), weighting, epochs=1).fit(images[0][:100])
-    assert set(fitted.criterion.weights) == {"rotation", "colourisation", "split_half"}
+    assert set(fitted.criterion.weights) == {"rotation", "colorization", "split_half"}
     assert fitted.transform(images[0][:7]).shape == (7, CONVOLUTIONAL_FEATURES)
     assert fitted.predict(images[0][:7]).shape == (7, 4 + 32 + 24)
 
 
 def test_units_of_the_losses_do_not_change_the_weights(images: tuple[Tensor, Tensor]) -> None:
-    class InUnit(Colourisation):
+    class InUnit(Colorization):
         def losses(self, predictions: Tensor, pretext: Tensor) -> Tensor:
             return 1000 * super().losses(predictions, pretext)
 
@@ -94,7 +94,7 @@ def test_units_of_the_losses_do_not_change_the_weights(images: tuple[Tensor, Ten
         PretextNetwork(convolutional_network(), CONVOLUTIONAL_FEATURES, [Rotation(), task], epochs=2, batch_size=50)
         .fit(images[0][:100])
         .criterion.weights
-        for task in (Colourisation(), InUnit())
+        for task in (Colorization(), InUnit())
     ]
     for task in weights[0]:
         assert weights[1][task].item() == pytest.approx(weights[0][task].item(), rel=1e-3)

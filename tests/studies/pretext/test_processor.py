@@ -142,10 +142,10 @@ def test_baseline_of_a_network_has_the_same_pretext_samples() -> None:
     known = LinearRegression().fit(sample.inputs.numpy(), sample.pretext.numpy())
     errors = []
     for draw in range(20):
-        labelled = data.sample(40, seed=3000 + draw)
-        features = known.predict(labelled.inputs.numpy())
+        labeled = data.sample(40, seed=3000 + draw)
+        features = known.predict(labeled.inputs.numpy())
         strength = 1e-3 * 40 * (features - features.mean(0)).var()
-        probe = Ridge(alpha=strength).fit(features, labelled.labels.numpy())
+        probe = Ridge(alpha=strength).fit(features, labeled.labels.numpy())
         predictions = torch.from_numpy(probe.predict(known.predict(held_out.inputs.numpy())))
         errors.append(float((predictions - held_out.labels).square().mean()))
     assert measure(setting, seeds=1).plain == pytest.approx(median(errors), rel=1e-6)

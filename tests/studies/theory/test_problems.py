@@ -110,8 +110,8 @@ def test_planted_start_is_as_far_away_as_asked() -> None:
 
 def test_smallest_ball_around_a_triangle_touches_two_of_its_corners_or_three() -> None:
     problem = EnclosingBall(num_tasks=3, dimension=2)
-    centre = problem.solution.numpy()
-    distances = np.linalg.norm(problem.points.numpy() - centre, axis=1)
+    center = problem.solution.numpy()
+    distances = np.linalg.norm(problem.points.numpy() - center, axis=1)
     longest = max(np.linalg.norm(a - b) for a in problem.points.numpy() for b in problem.points.numpy())
 
     assert distances.max() >= longest / 2 - 1e-12  # a ball that holds both ends of the longest side

@@ -17,10 +17,10 @@ from taskrobust.commands.shards import shards as pack_shards
 from taskrobust.training.sampling import GlobalBatchSampler
 from taskrobust.vision.data import Cifar10, ImageFolders, ImageShards, TargetCollate
 from taskrobust.vision.modalities import Depth, NormRgb, Rgb
-from taskrobust.vision.transforms.crops import CentreCrop
+from taskrobust.vision.transforms.crops import CenterCrop
 
 ROWS = 40
-CROP = CentreCrop(32)
+CROP = CenterCrop(32)
 PIXELS = np.random.default_rng(0).integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8)
 LABELS = [row % 10 for row in range(ROWS)]
 

@@ -15,11 +15,11 @@ from PIL import Image
 from scipy.io import savemat
 from torch.utils.data import DataLoader
 
-from taskrobust.hashing import hash_of
+from taskrobust._random import random_bits
 from taskrobust.training.sampling import GlobalBatchSampler
 from taskrobust.vision.data import ImageFolders, ImageMaps, ImageNet, ImageNetS50, MaeCollate, write_nyuv2
 from taskrobust.vision.modalities import Depth, Modality, NormRgb, Rgb, SemSeg
-from taskrobust.vision.transforms.crops import CentreCrop, JointCrop, Transform
+from taskrobust.vision.transforms.crops import CenterCrop, JointCrop, Transform
 
 MODALITIES: dict[str, Modality] = {
     "rgb": Rgb(),
@@ -29,17 +29,17 @@ MODALITIES: dict[str, Modality] = {
 }
 SUFFIXES = {"rgb": "jpg", "depth": "png", "semseg": "png"}
 SIZE = 16
-CROP = CentreCrop(SIZE)
+CROP = CenterCrop(SIZE)
 
 
 def write_maps(root: Path, names: list[str], seed: int = 0) -> None:
     """Three maps for each class/stem."""
     rng = np.random.default_rng(seed)
     for name in names:
-        colours = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        millimetres = rng.integers(1, 10_000, (24, 32), dtype=np.uint16)
+        colors = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        millimeters = rng.integers(1, 10_000, (24, 32), dtype=np.uint16)
         labels = rng.integers(0, 5, (12, 16), dtype=np.uint8)
-        for modality, array in zip(SUFFIXES, (colours, millimetres, labels), strict=True):
+        for modality, array in zip(SUFFIXES, (colors, millimeters, labels), strict=True):
             path = root / modality / f"{name}.{SUFFIXES[modality]}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
@@ -392,7 +392,7 @@ def test_a_batch_holds_the_maps_what_is_missing_and_the_keys_of_the_masks() -> N
     assert batch["present"].tolist() == [[True, True, False], [True, False, False]]
     assert batch["mask_keys"].dtype == torch.int64
     seed = np.array([3], np.uint64)
-    expected = [int(hash_of(hash_of(seed, index), epoch)[0]) for index, epoch in ((7, 2), (5, 0))]
+    expected = [int(random_bits(random_bits(seed, index), epoch)[0]) for index, epoch in ((7, 2), (5, 0))]
     assert [key % 2**64 for key in batch["mask_keys"].tolist()] == expected
 
 
@@ -489,7 +489,7 @@ def test_a_conversion_that_broke_off_goes_on(nyuv2: dict[str, Any], tmp_path: Pa
     contents = {path: path.read_bytes() for path in output.rglob("*.png")}
     kept, gone = output / "train/rgb/all/0003.png", output / "train/depth/all/0004.png"
     gone.unlink()
-    (output / "train/depth/all/0004.png.17.tmp").write_bytes(b"half")
+    (output / "train/depth/all/.0004.png.unfinished").write_bytes(b"half")
     before = kept.stat().st_mtime_ns
     write_nyuv2(*nyuv2["files"], output)
     assert kept.stat().st_mtime_ns == before
@@ -497,21 +497,21 @@ def test_a_conversion_that_broke_off_goes_on(nyuv2: dict[str, Any], tmp_path: Pa
 
 
 def test_files_that_are_not_nyus_are_errors_that_name_them(nyuv2: dict[str, Any], tmp_path: Path) -> None:
-    labelled, splits, mapping = nyuv2["files"]
+    labeled, splits, mapping = nyuv2["files"]
     output = tmp_path / "nyuv2"
     with pytest.raises(ValueError, match=r"Expected a variable 'mapClass' in .*splits\.mat, found none"):
-        write_nyuv2(labelled, splits, splits, output)
+        write_nyuv2(labeled, splits, splits, output)
     with pytest.raises(ValueError, match=r"a version before 7\.3, .*labeled\.mat cannot be read"):
-        write_nyuv2(labelled, labelled, mapping, output)
+        write_nyuv2(labeled, labeled, mapping, output)
     with pytest.raises(ValueError, match=r"MATLAB file of version 7\.3, .*splits\.mat cannot be read"):
         write_nyuv2(splits, splits, mapping, output)
-    with h5py.File(labelled, "a") as file:
+    with h5py.File(labeled, "a") as file:
         del file["depths"]
     with pytest.raises(ValueError, match=r"Expected images, depths and labels in .*, it has no \['depths'\]"):
-        write_nyuv2(labelled, splits, mapping, output)
+        write_nyuv2(labeled, splits, mapping, output)
     mapping.write_bytes(mapping.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"classMapping40\.mat"):
-        write_nyuv2(labelled, splits, mapping, output)
+        write_nyuv2(labeled, splits, mapping, output)
     assert not output.exists()
 
 
@@ -536,7 +536,7 @@ def test_a_configuration_names_the_data_set_and_its_own_arguments(root: Path, mo
 @pytest.mark.realdata
 @pytest.mark.skipif("TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA names no folder with NYUv2")
 def test_nyuv2_is_read_with_its_classes_and_depth_in_metres() -> None:
-    # The labels of this copy start at 0, and unlabelled pixels are in the last one.
+    # The labels of this copy start at 0, and unlabeled pixels are in the last one.
     modalities = {"rgb": Rgb(), "depth": Depth(), "semseg": SemSeg(num_classes=39, void=39)}
     root = Path(os.environ["TASKROBUST_DATA"]) / "nyuv2"
     for split, images in (("train", 795), ("val", 654)):

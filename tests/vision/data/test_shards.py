@@ -45,10 +45,10 @@ def no_progress_bars() -> Any:
 def source(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for name in NAMES:
-        colours = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        millimetres = rng.integers(1, 10_000, (24, 32), dtype=np.uint16)
+        colors = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        millimeters = rng.integers(1, 10_000, (24, 32), dtype=np.uint16)
         labels = rng.integers(0, 5, (12, 16), dtype=np.uint8)
-        for modality, array in zip(SUFFIXES, (colours, millimetres, labels), strict=True):
+        for modality, array in zip(SUFFIXES, (colors, millimeters, labels), strict=True):
             path = tmp_path / "images/train" / modality / f"{name}.{SUFFIXES[modality]}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
@@ -133,7 +133,7 @@ def test_packing_that_broke_off_goes_on_to_the_same_bytes(
             pack_shards(source, output, samples_per_shard=5, threads=1)
     left = {path.name for path in output.iterdir()}
     assert left - {"shard-00002.tar"} == {"shard-00000.tar", "shards.json"}
-    with pytest.raises(ValueError, match=r"not finished\. Run their `taskrobust shards` command again"):
+    with pytest.raises(ValueError, match=r"got an unfinished folder\. `taskrobust shards "):
         read(output, tmp_path)
     kept = (output / "shard-00000.tar").stat().st_mtime_ns
     pack_shards(source, output, samples_per_shard=5)
@@ -152,11 +152,11 @@ def test_a_finished_folder_is_left_as_it_is(source: Path, tmp_path: Path, capfd:
 def test_a_folder_with_something_else_is_refused(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "shards"
     pack_shards(source, output, samples_per_shard=5)
-    with pytest.raises(ValueError, match="holds shards of other files or another samples_per_shard"):
+    with pytest.raises(ValueError, match="was made with other settings: samples_per_shard is 5 there and 6 here"):
         pack_shards(source, output, samples_per_shard=6)
     for modality, suffix in SUFFIXES.items():
         (source / modality / f"dog/1.{suffix}").unlink()
-    with pytest.raises(ValueError, match="holds shards of other files"):
+    with pytest.raises(ValueError, match="was made with other settings: listing is"):
         pack_shards(source, output, samples_per_shard=5)
     with pytest.raises(ValueError, match="Expected a new or empty folder"):
         pack_shards(source, source)
@@ -329,7 +329,7 @@ def test_a_missing_shard_is_repaired_by_the_command(source: Path, tmp_path: Path
 
 
 def test_a_folder_without_shards_is_an_error_that_names_the_command(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"the folder does not exist\. Make them with `taskrobust shards --source"):
+    with pytest.raises(ValueError, match=r"the folder does not exist\. Use `taskrobust shards --source"):
         read(tmp_path / "missing", tmp_path)
     with pytest.raises(ValueError, match=r"it holds no shards\.json"):
         read(source, tmp_path)
@@ -337,7 +337,7 @@ def test_a_folder_without_shards_is_an_error_that_names_the_command(source: Path
     with pytest.raises(ValueError, match=r"shards\.json is damaged"):
         read(tmp_path, tmp_path)
     (tmp_path / "shards.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match=r"Expected shards of format 1, .* holds format 99"):
+    with pytest.raises(ValueError, match=r"Expected shards of format 1, got 99"):
         read(tmp_path, tmp_path)
 
 

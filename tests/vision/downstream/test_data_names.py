@@ -13,10 +13,10 @@ from taskrobust.commands.shards import shards as pack_shards
 from taskrobust.synthetic.rooms import generate_scenes
 from taskrobust.vision.data import Cifar10, ImageFolders, ImageNet, ImageNetS50, ImageShards, PairedFolders, Scenes
 from taskrobust.vision.modalities import Depth, Rgb
-from taskrobust.vision.transforms.crops import CentreCrop
+from taskrobust.vision.transforms.crops import CenterCrop
 
 RGB = {"rgb": Rgb()}
-CROP = CentreCrop(16)
+CROP = CenterCrop(16)
 
 
 @pytest.fixture

@@ -65,8 +65,8 @@ def test_linear_head_is_a_linear_map_of_the_normalised_mean() -> None:
     head = LinearHead(8, 2, 3)
     tokens = torch.randn(2, 5, 8)
     mean = tokens.mean(1)
-    normalised = (mean - mean.mean(1, keepdim=True)) / (mean.var(1, unbiased=False, keepdim=True) + 1e-6).sqrt()
-    torch.testing.assert_close(head([tokens], (2, 2)), normalised @ head.linear.weight.T + head.linear.bias)
+    normalized = (mean - mean.mean(1, keepdim=True)) / (mean.var(1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(head([tokens], (2, 2)), normalized @ head.linear.weight.T + head.linear.bias)
 
 
 def test_convnext_head_makes_four_by_four_places_of_a_patch() -> None:
@@ -94,8 +94,8 @@ def test_all_parameters_of_a_head_are_used(head: Head) -> None:
 
 def test_depth_lies_between_nothing_and_the_largest() -> None:
     head = DptHead(16, 4, 8, largest=7.0, channels=8)
-    metres = head([100 * layer for layer in layers_for(head, (4, 4), 16)], (4, 4))
-    assert 0 <= metres.min() < metres.max() <= 7
+    meters = head([100 * layer for layer in layers_for(head, (4, 4), 16)], (4, 4))
+    assert 0 <= meters.min() < meters.max() <= 7
 
 
 @pytest.mark.parametrize(("depth", "patch_size"), [(3, 16), (12, 14)])

@@ -36,7 +36,7 @@ def make(small_mae: Callable[..., MultiModalMae]) -> Make:
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
-    """Four samples; the last has no colours."""
+    """Four samples; the last has no colors."""
     generator = torch.Generator().manual_seed(1)
     depth = 0.5 + torch.rand(4, 1, 32, 32, generator=generator)
     depth[0, :, :9] = 0
@@ -67,7 +67,7 @@ def test_loss_sums_over_the_known_elements(task: DownstreamTask, make: Make, bat
     outputs = model(**batch)
     losses = outputs.losses
     counts = {
-        "classification": 2,  # one has no label, one no colours
+        "classification": 2,  # one has no label, one no colors
         "linear-probe": 2,
         "semseg": 3 * 32 * 32 - 5 * 32,
         "depth": 3 * 32 * 32 - 9 * 32,
@@ -108,7 +108,7 @@ def test_second_input_matters_and_the_first_names_the_grid(make: Make, batch: di
     after = model.predict(**{**batch, "depth": batch["depth"].flip(-1)})
     assert not torch.allclose(before, after)
     blind = batch["present"] & torch.tensor([True, False, True])
-    assert model(**{**batch, "present": blind}).losses.counts == 3 * 32 * 32 - 5 * 32  # colours are enough
+    assert model(**{**batch, "present": blind}).losses.counts == 3 * 32 * 32 - 5 * 32  # colors are enough
     assert model(**batch).losses.counts == 4 * 32 * 32 - 5 * 32  # and so is depth
 
 

@@ -92,8 +92,8 @@ def test_all_splits_have_the_same_classes() -> None:
         (lambda: Classification(3, label_smoothing=1), "Expected a label_smoothing in [0, 1), got 1."),
         (lambda: Segmentation(300), "Expected 1 to 255 classes, as labels are bytes, got 300."),
         (lambda: Segmentation(40, void=256), "Expected a void label from 0 to 255, got 256."),
-        (lambda: DepthEstimation(unit=0), "Expected a unit above 0 metres, got 0."),
-        (lambda: DepthEstimation(largest=0), "Expected a largest depth above 0 metres, got 0."),
+        (lambda: DepthEstimation(unit=0), "Expected a unit above 0 meters, got 0."),
+        (lambda: DepthEstimation(largest=0), "Expected a largest depth above 0 meters, got 0."),
     ],
 )
 def test_errors_say_what_was_expected(make: Any, message: str) -> None:
@@ -115,8 +115,8 @@ def test_pictures_show_prediction_and_target() -> None:
     assert not pictures["target"][:, 0].any()
     np.testing.assert_array_equal(pictures["prediction"][:, 1:], pictures["target"][:, 1:])
 
-    metres = 1 + torch.rand(2, 6, 6)
-    pictures = DepthEstimation().pictures(metres, metres)
+    meters = 1 + torch.rand(2, 6, 6)
+    pictures = DepthEstimation().pictures(meters, meters)
     np.testing.assert_array_equal(pictures["prediction"], pictures["target"])
     assert pictures["target"].shape == (2, 6, 6, 3)
     assert Classification(3).pictures(torch.zeros(2, 3), torch.zeros(2)) == {}
@@ -129,7 +129,7 @@ MAPS = {
 
 
 @pytest.mark.parametrize(
-    "augmentation", [Crops(jitter=0.4, grey=0.3), LargeScale(jitter=0.4)], ids=lambda a: type(a).__name__
+    "augmentation", [Crops(jitter=0.4, gray=0.3), LargeScale(jitter=0.4)], ids=lambda a: type(a).__name__
 )
 def test_maps_are_augmented_by_seed_and_key_alone(augmentation: Augmentation) -> None:
     once, again = (augmentation.transform(16, seed=3)(MAPS, (5, 1)) for _ in range(2))
@@ -140,15 +140,15 @@ def test_maps_are_augmented_by_seed_and_key_alone(augmentation: Augmentation) ->
     assert augmentation.mixing(Segmentation(9), seed=0) is None
 
 
-def test_colours_change_only_where_they_shall() -> None:
+def test_colors_change_only_where_they_shall() -> None:
     still = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0}
     square = {name: map_[:, :20, :20] for name, map_ in MAPS.items()}
     square = {name: tv_tensors.wrap(map_, like=MAPS[name]) for name, map_ in square.items()}
     plain = Crops(**still).transform(20, seed=0)(square, (0, 0))
-    grey = Crops(**still, grey=1.0).transform(20, seed=0)(square, (0, 0))
+    gray = Crops(**still, gray=1.0).transform(20, seed=0)(square, (0, 0))
     assert torch.equal(plain["rgb"], square["rgb"])
-    assert torch.equal(grey["rgb"][0], grey["rgb"][1])
-    assert torch.equal(grey["semseg"], square["semseg"])
+    assert torch.equal(gray["rgb"][0], gray["rgb"][1])
+    assert torch.equal(gray["semseg"], square["semseg"])
 
 
 def test_rand_augment_mixes_images_with_the_smoothing_of_the_task() -> None:

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from taskrobust import hashing
-from taskrobust._random import hash_of
+from taskrobust import _random as hashing
+from taskrobust._random import random_bits
 from taskrobust.vision.mae.masking import TokenBudget
 
 PATCHES = 196
@@ -12,7 +12,7 @@ PATCHES = 196
 
 def keys_of(number: int, epoch: int = 0) -> Tensor:
     seed = np.array([3], dtype=np.uint64)
-    return torch.from_numpy(hashing.hash_of(hashing.hash_of(seed, np.arange(number)), epoch).view(np.int64))
+    return torch.from_numpy(hashing.random_bits(hashing.random_bits(seed, np.arange(number)), epoch).view(np.int64))
 
 
 def all_present(number: int, maps: int = 3) -> Tensor:
@@ -36,9 +36,9 @@ BUDGETS = [
 
 def test_draws_are_those_of_the_hash_in_numpy() -> None:
     keys = np.arange(7, dtype=np.uint64) * np.uint64(0x123456789ABCDEF1)
-    expected = hashing.hash_of(keys[:, None], np.arange(50)).view(np.int64)
-    assert (hash_of(torch.from_numpy(keys.view(np.int64))[:, None], torch.arange(50)).numpy() == expected).all()
-    assert (hash_of(torch.from_numpy(keys.view(np.int64)), 48).numpy() == expected[:, 48]).all()
+    expected = hashing.random_bits(keys[:, None], np.arange(50)).view(np.int64)
+    assert (random_bits(torch.from_numpy(keys.view(np.int64))[:, None], torch.arange(50)).numpy() == expected).all()
+    assert (random_bits(torch.from_numpy(keys.view(np.int64)), 48).numpy() == expected[:, 48]).all()
 
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: f"{budget.budget}-{budget.visible}")

@@ -59,8 +59,8 @@ def linear(x: Tensor, layer: nn.Module) -> Tensor:
 
 
 def norm(x: Tensor, layer: nn.Module) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.weight + layer.bias
+    centerd = x - x.mean(-1, keepdim=True)
+    return centerd / (centerd.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.weight + layer.bias
 
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:

@@ -9,8 +9,8 @@ from timm.data.auto_augment import rand_augment_transform
 from torchvision import tv_tensors
 from torchvision.tv_tensors import TVTensor
 
-from taskrobust.vision.transforms import ColourJitter, Compose, LargeScaleJitter, RandAugmentCrop
-from taskrobust.vision.transforms.crops import CentreCrop, JointCrop, Transform
+from taskrobust.vision.transforms import ColorJitter, Compose, LargeScaleJitter, RandAugmentCrop
+from taskrobust.vision.transforms.crops import CenterCrop, JointCrop, Transform
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 IMAGE = tv_tensors.Image(torch.from_numpy(PIXELS).permute(2, 0, 1))
@@ -29,7 +29,7 @@ def rand_augment(seed: int = 0) -> Transform:
 
 
 def jitter(seed: int = 0) -> Transform:
-    return ColourJitter(grey=0.3, seed=seed)
+    return ColorJitter(gray=0.3, seed=seed)
 
 
 @pytest.mark.parametrize("make", [rand_augment, jitter])
@@ -89,7 +89,7 @@ def test_a_quarter_of_the_crops_has_no_operation() -> None:
 
 
 def test_maps_that_would_no_longer_be_aligned_are_an_error() -> None:
-    message = r"Expected a colour image alone for RandAugment, got \['rgb', 'semseg'\]: it moves pixels"
+    message = r"Expected a color image alone for RandAugment, got \['rgb', 'semseg'\]: it moves pixels"
     with pytest.raises(ValueError, match=message):
         RandAugmentCrop(32)({"rgb": IMAGE, "semseg": LABELS}, (0, 0))
 
@@ -107,7 +107,7 @@ def test_impossible_options_of_rand_augment_are_errors(options: dict[str, float]
         RandAugmentCrop(32, **options)
 
 
-# Colours
+# Colors
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_impossible_options_of_rand_augment_are_errors(options: dict[str, float]
 )
 def test_factors_are_those_of_pillow_and_drawn_evenly(name: str, enhance: Callable[[Image.Image], object]) -> None:
     only = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0} | {name: 0.5}
-    jitter = ColourJitter(**only)
+    jitter = ColorJitter(**only)
     pillow = enhance(Image.fromarray(PIXELS))
     candidates = np.stack([np.asarray(pillow.enhance(factor)) for factor in np.linspace(0.5, 1.5, 101)]).astype(int)
     factors = []
@@ -129,21 +129,21 @@ def test_factors_are_those_of_pillow_and_drawn_evenly(name: str, enhance: Callab
 
 def test_the_hue_turns_and_brightness_stays() -> None:
     red = tv_tensors.Image(torch.tensor([200, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 4, 4))
-    jitter = ColourJitter(brightness=0, contrast=0, saturation=0, hue=0.5)
-    colours = torch.stack([jitter({"rgb": red}, (index, 0))["rgb"][:, 0, 0] for index in range(100)])
-    assert set(colours.amax(1).tolist()) == {200}
-    assert sum(colours.argmax(1).bincount(minlength=3) > 20) == 3
+    jitter = ColorJitter(brightness=0, contrast=0, saturation=0, hue=0.5)
+    colors = torch.stack([jitter({"rgb": red}, (index, 0))["rgb"][:, 0, 0] for index in range(100)])
+    assert set(colors.amax(1).tolist()) == {200}
+    assert sum(colors.argmax(1).bincount(minlength=3) > 20) == 3
 
 
-def test_some_images_become_grey() -> None:
-    jitter = ColourJitter(grey=0.3)
+def test_some_images_become_gray() -> None:
+    jitter = ColorJitter(gray=0.3)
     small = tv_tensors.Image(IMAGE[:, :6, :6])
-    grey = [bool((out == out[:1]).all()) for out in (jitter({"rgb": small}, (i, 0))["rgb"] for i in range(300))]
-    assert 60 < sum(grey) < 120
+    gray = [bool((out == out[:1]).all()) for out in (jitter({"rgb": small}, (i, 0))["rgb"] for i in range(300))]
+    assert 60 < sum(gray) < 120
 
 
-def test_no_change_leaves_colours_as_they_are() -> None:
-    still = ColourJitter(brightness=0, contrast=0, saturation=0, hue=0)
+def test_no_change_leaves_colors_as_they_are() -> None:
+    still = ColorJitter(brightness=0, contrast=0, saturation=0, hue=0)
     assert torch.equal(still({"rgb": IMAGE}, (0, 0))["rgb"], IMAGE)
 
 
@@ -163,9 +163,9 @@ def test_other_maps_keep_their_values() -> None:
         ({"hue": 0.6}, "Expected a hue from 0 to 0.5, got 0.6"),
     ],
 )
-def test_impossible_options_of_colour_jitter_are_errors(options: dict[str, float], message: str) -> None:
+def test_impossible_options_of_color_jitter_are_errors(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ColourJitter(**options)
+        ColorJitter(**options)
 
 
 # Several
@@ -176,5 +176,5 @@ def test_transforms_are_applied_one_after_the_other() -> None:
     both = Compose([jitter(), LargeScaleJitter(32)])(maps, (4, 1))
     one_by_one = LargeScaleJitter(32)(jitter()(maps, (4, 1)), (4, 1))
     assert all(torch.equal(both[name], one_by_one[name]) for name in maps)
-    turned_round = Compose([CentreCrop(32), jitter()])(maps, (4, 1))
-    assert torch.equal(turned_round["semseg"], CentreCrop(32)(maps, (4, 1))["semseg"])
+    turned_round = Compose([CenterCrop(32), jitter()])(maps, (4, 1))
+    assert torch.equal(turned_round["semseg"], CenterCrop(32)(maps, (4, 1))["semseg"])

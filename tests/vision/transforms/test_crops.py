@@ -6,7 +6,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.tv_tensors import TVTensor
 
-from taskrobust.vision.transforms.crops import CentreCrop, JointCrop
+from taskrobust.vision.transforms.crops import CenterCrop, JointCrop
 
 
 def coordinates(height: int, width: int) -> TVTensor:
@@ -37,9 +37,9 @@ def test_all_maps_show_the_same_part_of_the_scene_whatever_their_resolution() ->
         # The pixels that are taken lie within half a pixel of the places that they stand for.
         off = (crops["half"] - crops["full"]).abs().amax((1, 2))
         assert (off <= torch.tensor([0.75 / 120, 0.75 / 160])).all()
-        colours = crops["rgb"][:2].float() / 255
+        colors = crops["rgb"][:2].float() / 255
         inner = (slice(None), slice(4, -4), slice(4, -4))
-        assert (colours[inner] - crops["full"][inner]).abs().max() < 0.02
+        assert (colors[inner] - crops["full"][inner]).abs().max() < 0.02
 
 
 def test_an_image_of_lower_resolution_than_its_map_is_aligned_to_a_pixel() -> None:
@@ -72,9 +72,9 @@ def _first_pixels(maps: dict[str, TVTensor], key: tuple[int, int]) -> tuple[int,
 
 
 @pytest.mark.parametrize("size", [16, 50, 128])
-def test_masks_take_the_pixel_at_the_centre(size: int) -> None:
+def test_masks_take_the_pixel_at_the_center(size: int) -> None:
     labels = tv_tensors.Mask(torch.arange(64 * 64, dtype=torch.float32).view(1, 64, 64))
-    crop = CentreCrop(size)({"semseg": labels}, (0, 0))["semseg"]
+    crop = CenterCrop(size)({"semseg": labels}, (0, 0))["semseg"]
     nearest = [int((place + 0.5) * 64 / size) for place in range(size)]
     assert torch.equal(crop[0], labels[0][nearest][:, nearest])
     assert crop.dtype == torch.float32
@@ -143,19 +143,19 @@ def test_an_image_too_narrow_for_any_rectangle_gives_the_middle() -> None:
 def test_the_crop_of_held_out_data_is_the_middle_of_the_resized_image() -> None:
     maps = {"where": coordinates(240, 320), "half": coordinates(120, 160), "rgb": smooth_image(240, 320)}
     for shorter, side in ((None, 1.0), (256, 224 / 256)):
-        crops = CentreCrop(224, shorter=shorter)(maps, (9, 9))
+        crops = CenterCrop(224, shorter=shorter)(maps, (9, 9))
         for name in ("where", "half"):
             top, left, rows, columns = rectangle(crops[name])
             assert top + rows / 2 == pytest.approx(0.5, abs=0.005)
             assert left + columns / 2 == pytest.approx(0.5, abs=0.005)
             assert (rows, columns) == pytest.approx((side, side * 3 / 4), abs=0.01)
-        again = CentreCrop(224, shorter=shorter)(maps, (1, 2))
+        again = CenterCrop(224, shorter=shorter)(maps, (1, 2))
         assert all(torch.equal(again[name], crops[name]) for name in maps)
 
 
 def test_kinds_and_types_of_the_maps_stay() -> None:
     maps = {"rgb": smooth_image(60, 80), "labels": tv_tensors.Mask(torch.ones(1, 60, 80, dtype=torch.uint8))}
-    for transform in (JointCrop(32), CentreCrop(32)):
+    for transform in (JointCrop(32), CenterCrop(32)):
         crops = transform(maps, (0, 0))
         assert type(crops["rgb"]) is tv_tensors.Image
         assert type(crops["labels"]) is tv_tensors.Mask
@@ -182,4 +182,4 @@ def test_an_impossible_range_is_an_error(options: dict[str, tuple[float, float]]
     with pytest.raises(ValueError, match=message):
         JointCrop(32, **options)
     with pytest.raises(ValueError, match="Expected the shorter side to be resized to at least 224, the crop, got 200"):
-        CentreCrop(224, shorter=200)
+        CenterCrop(224, shorter=200)

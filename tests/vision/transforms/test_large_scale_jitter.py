@@ -48,8 +48,8 @@ def test_all_maps_show_the_same_part_of_the_scene_whatever_their_resolution() ->
         shift = (crops["half"] - crops["full"]).abs().amax((1, 2))
         assert (shift <= torch.tensor([0.75 / 120, 0.75 / 160])).all()
         inner = (slice(None), slice(4, rows - 4), slice(4, columns - 4))
-        colours = crops["rgb"][:2].float() / 255
-        assert (colours[inner] - crops["full"][inner]).abs().max() < 0.02
+        colors = crops["rgb"][:2].float() / 255
+        assert (colors[inner] - crops["full"][inner]).abs().max() < 0.02
         assert (crops["rgb"][:, rows:] == MEAN[:, None, None]).all()
         assert (crops["rgb"][:, :, columns:] == MEAN[:, None, None]).all()
 

@@ -141,8 +141,8 @@ def test_of_a_pair_with_an_image_that_cannot_be_read_neither_counts() -> None:
     assert batch["present"][:, 0].tolist() == [True, False, True, True, False, True]
 
 
-def test_maps_besides_colours_cannot_be_mixed() -> None:
-    with pytest.raises(ValueError, match=r"Expected a colour image alone to mix, got \['rgb', 'depth'\]"):
+def test_maps_besides_colors_cannot_be_mixed() -> None:
+    with pytest.raises(ValueError, match=r"Expected a color image alone to mix, got \['rgb', 'depth'\]"):
         TargetCollate({"rgb": Rgb(), "depth": Depth()}, SIZE, Mixing(CLASSES))
-    with pytest.raises(ValueError, match=r"Expected a colour image alone to mix, got \['depth'\]"):
+    with pytest.raises(ValueError, match=r"Expected a color image alone to mix, got \['depth'\]"):
         TargetCollate({"depth": Depth()}, SIZE, Mixing(CLASSES))

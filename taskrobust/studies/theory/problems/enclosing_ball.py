@@ -6,7 +6,7 @@ from taskrobust.studies.theory.problems.exact import epigraph_solution
 
 
 class EnclosingBall(MinimaxProblem):
-    r"""The centre of the smallest ball around random points: every point is a task.
+    r"""The center of the smallest ball around random points: every point is a task.
 
     .. math:: f_t(\theta) = \|\theta - p_t\|
 
@@ -19,8 +19,8 @@ class EnclosingBall(MinimaxProblem):
     def __init__(self, num_tasks: int = 20, dimension: int = 10, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.points = torch.randn(num_tasks, dimension, generator=generator, dtype=torch.float64)
-        centre = epigraph_solution(lambda theta: (theta - self.points).square().sum(1), self.points.mean(0))
-        super().__init__(self.points[0], centre)
+        center = epigraph_solution(lambda theta: (theta - self.points).square().sum(1), self.points.mean(0))
+        super().__init__(self.points[0], center)
 
     @property
     def smoothness(self) -> float:

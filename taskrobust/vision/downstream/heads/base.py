@@ -35,7 +35,7 @@ def patch_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens[:, : rows * columns].transpose(1, 2).reshape(len(tokens), -1, rows, columns)
 
 
-def initialise_head(module: nn.Module) -> None:
+def initialize_head(module: nn.Module) -> None:
     """Small weights, normally distributed, and no bias, for ``Module.apply``."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, channels_last, nn
 from torch.nn import functional as F
 
-from taskrobust.vision.downstream.heads.base import Head, initialise_head, patch_map
+from taskrobust.vision.downstream.heads.base import Head, initialize_head, patch_map
 
 if TYPE_CHECKING:
     from timm.models.convnext import ConvNeXtBlock
@@ -39,7 +39,7 @@ class ConvNextHead(Head):
         self.shuffle = nn.PixelShuffle(_SIDE)
         self.convnext = nn.Sequential(*(_block(channels) for _ in range(4)))
         self.scores = nn.Conv2d(channels, num_classes, kernel_size=1)
-        self.apply(initialise_head)
+        self.apply(initialize_head)
 
     def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Scores [B, num_classes, H, W], float32; the arguments are those of ``Head``."""

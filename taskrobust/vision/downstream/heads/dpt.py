@@ -8,7 +8,7 @@ from taskrobust.vision.downstream.heads.base import Head
 
 
 class DptHead(Head):
-    r"""Depth in metres for each pixel, from tokens after a quarter, half, three quarters and all of the blocks.
+    r"""Depth in meters for each pixel, from tokens after a quarter, half, three quarters and all of the blocks.
 
     The four become maps with strides of 4, 8, 16 and 32 pixels and are fused from coarse to fine. Of the fused map's
     one channel x the depth is :math:`d_{max} / (1 + e^{-x})`, which is always a possible one. The neck is that of
@@ -18,7 +18,7 @@ class DptHead(Head):
         width: Length D of a token.
         depth: Blocks of the encoder, at least four.
         patch_size: Side of a patch in pixels, a power of two.
-        largest: Largest depth in metres.
+        largest: Largest depth in meters.
         channels: Channels of the fused map. The four have 3/8, 3/4, 3/2 and 3 times as many, from fine to coarse.
 
     Raises:
@@ -62,7 +62,7 @@ class DptHead(Head):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has no type for it
 
     def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Metres [B, H, W], float32; the arguments are those of ``Head``."""
+        """Meters [B, H, W], float32; the arguments are those of ``Head``."""
         rows, columns = grid
         # The neck wants the class token in front, and drops it.
         tokens = [layer[:, : rows * columns + 1].roll(1, dims=1) for layer in layers]

@@ -2,12 +2,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from taskrobust.vision.downstream.heads.base import Head, initialise_head
+from taskrobust.vision.downstream.heads.base import Head, initialize_head
 from taskrobust.vision.mae.blocks import NORM_EPS
 
 
 class LinearHead(Head):
-    """Scores of classes from the mean of all tokens: normalised, then mapped linearly.
+    """Scores of classes from the mean of all tokens: normalized, then mapped linearly.
 
     Args:
         width: Length D of a token.
@@ -20,7 +20,7 @@ class LinearHead(Head):
         self.blocks = (depth - 1,)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.linear = nn.Linear(width, num_classes)
-        self.apply(initialise_head)
+        self.apply(initialize_head)
 
     def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Scores [B, num_classes], float32; the arguments are those of ``Head``."""

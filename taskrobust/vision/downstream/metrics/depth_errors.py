@@ -7,7 +7,7 @@ from taskrobust.vision.downstream.metrics.sums import SumScores, ratio
 
 _NAMES: Final = ("delta1", "delta2", "delta3", "rmse", "abs_rel")
 _LEAST: Final = 1e-3
-"""Metres. What is predicted nearer is taken for this."""
+"""Meters. What is predicted nearer is taken for this."""
 
 
 class DepthErrors(SumScores):
@@ -16,7 +16,7 @@ class DepthErrors(SumScores):
     .. math:: \delta_k = P\left[\max\left(\frac{\hat d}{d}, \frac{d}{\hat d}\right) < 1.25^k\right], \qquad
         \mathrm{rmse} = \sqrt{E(\hat d - d)^2}, \qquad \mathrm{abs\_rel} = E\,\frac{|\hat d - d|}{d}
 
-    over all known pixels of the data, in metres, and, with the ending ``_per_image``, over the known pixels of each
+    over all known pixels of the data, in meters, and, with the ending ``_per_image``, over the known pixels of each
     image, then averaged over the images that have any. Papers report the one or the other; where images have as many
     known pixels, only the rmse differs.
 
@@ -31,7 +31,7 @@ class DepthErrors(SumScores):
         super().__init__(torch.zeros(2, 1 + len(_NAMES), dtype=torch.float64, device=device))
 
     def add(self, predictions: Tensor, truth: Tensor) -> None:
-        """Take in predicted and true metres, [B, H, W] each, 0 where unknown."""
+        """Take in predicted and true meters, [B, H, W] each, 0 where unknown."""
         known = (truth > 0).flatten(1)
         target = truth.double().flatten(1).where(known, 1)
         guess = predictions.double().flatten(1).clamp(min=_LEAST).where(known, 1)

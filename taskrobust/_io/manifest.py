@@ -1,0 +1,145 @@
+"""What a generated folder holds, what it was made with, and whether it is complete."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taskrobust._io.atomic import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The JSON file that describes a folder of one kind.
+
+    Args:
+        file: Its name in the folder.
+        kind: What the folder holds, in the plural, such as "shards".
+        format: Number of the format, increased when this version cannot read what an earlier one wrote.
+        command: The command that makes such a folder, completed by the name of the folder.
+    """
+
+    file: str
+    kind: str
+    format: int
+    command: str
+
+    def write(self, folder: Path, options: Mapping[str, Any], complete: bool, **content: Any) -> None:
+        """Write the manifest.
+
+        Args:
+            folder: The folder.
+            options: What it is made with.
+            complete: Whether all of it is there.
+            content: What it holds.
+        """
+        manifest = {"format": self.format, "complete": complete, "options": dict(options), **content}
+        write_atomically(folder / self.file, json.dumps(manifest, indent=1) + "\n")
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Read the manifest of a folder, complete or not.
+
+        Raises:
+            ValueError: If there is none, or it is damaged or of another format.
+        """
+        path = folder / self.file
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            reason = "the folder does not exist" if not folder.exists() else f"it holds no {self.file}"
+            raise ValueError(
+                f"Expected {self.kind} in {folder}, but {reason}. Use `taskrobust {self.command} {folder}`."
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}. {self._again}") from error
+        if not isinstance(manifest, dict) or manifest.get("format") != self.format:
+            got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+            raise ValueError(f"Expected {self.kind} of format {self.format}, got {got} in {path}. {self._again}")
+        return manifest
+
+    def read_complete(self, folder: Path) -> dict[str, Any]:
+        """Read the manifest of a complete folder.
+
+        Raises:
+            ValueError: As ``read``, or if the folder is not complete.
+        """
+        manifest = self.read(folder)
+        if not manifest["complete"]:
+            raise ValueError(
+                f"Expected {self.kind} in {folder}, got an unfinished folder. "
+                f"`taskrobust {self.command} {folder}` with the same options resumes."
+            )
+        return manifest
+
+    def is_complete(self, folder: Path) -> bool:
+        """Whether a folder is there and complete, with the files that ``shards`` of its manifest names."""
+        if not (folder / self.file).exists():
+            return False
+        manifest = self.read(folder)
+        return manifest["complete"] and all((folder / shard["file"]).exists() for shard in manifest.get("shards", ()))
+
+    def is_started(self, folder: Path, options: Mapping[str, Any]) -> bool:
+        """Whether a folder holds a manifest with the same options; a new or empty folder holds none.
+
+        Raises:
+            ValueError: If it was made with other options, or holds something else.
+        """
+        if (folder / self.file).exists():
+            check_same_settings(folder, self.read(folder)["options"], options)
+            return True
+        if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
+            raise ValueError(f"Expected a new or empty folder, or {self.kind}, got other files in {folder}.")
+        return False
+
+    @property
+    def _again(self) -> str:
+        return f"Make {self.kind} again in a new folder: `taskrobust {self.command} FOLDER`."
+
+
+def check_same_settings(
+    place: Path, there: Mapping[str, Any], here: Mapping[str, Any], ignored: Iterable[str] = ()
+) -> None:
+    """Check that something is continued with the settings with which it was started.
+
+    Args:
+        place: The folder or file.
+        there: The settings it was made with, nested mappings of plain values.
+        here: Those of now.
+        ignored: Settings that may change, with dots between the levels.
+
+    Raises:
+        ValueError: If others differ. It names them and both values.
+    """
+    changed = differences(there, here, ignored)
+    if changed:
+        raise ValueError(
+            f"{place} was made with other settings: {'; '.join(changed)}. "
+            "Choose another folder, or the settings with which this one was made."
+        )
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
+    """The settings that differ, one phrase per setting.
+
+    Args:
+        there: Nested mappings of plain values.
+        here: The same.
+        ignored: Settings that may differ, with dots between the levels.
+    """
+    old, new = flatten(there), flatten(here)
+    ignored = set(ignored)
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in ignored
+    ]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as a flat one, with dots between the levels."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat

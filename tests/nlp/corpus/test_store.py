@@ -100,7 +100,7 @@ def test_an_index_out_of_range_is_an_error(folder: Path, index: int) -> None:
 def test_a_missing_folder_is_an_error_that_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the folder does not exist\. Use `taskrobust annotate"):
         Corpus(tmp_path / "missing")
-    with pytest.raises(ValueError, match=r"it holds no corpus\.json\. Make one with `taskrobust annotate"):
+    with pytest.raises(ValueError, match=r"it holds no corpus\.json\. Use `taskrobust annotate"):
         Corpus(tmp_path)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from taskrobust.commands.shards import shards as pack_shards
-from taskrobust.training.sampling import GlobalBatchSampler, Key
+from taskrobust.training.data import GlobalBatchSampler, Key
 from taskrobust.vision.data import ImageFolders, ImageMaps, ImageShards, MaeCollate
 from taskrobust.vision.modalities import Depth, Modality, Rgb, SemSeg
 from taskrobust.vision.transforms.crops import JointCrop

@@ -1,12 +1,13 @@
 """What a generated folder holds, what it was made with, and whether it is complete."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taskrobust._io.atomic import write_atomically
+from taskrobust._io.settings import check_same_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,51 +96,3 @@ class Manifest:
     @property
     def _again(self) -> str:
         return f"Make {self.kind} again in a new folder: `taskrobust {self.command} FOLDER`."
-
-
-def check_same_settings(
-    place: Path, there: Mapping[str, Any], here: Mapping[str, Any], ignored: Iterable[str] = ()
-) -> None:
-    """Check that something is continued with the settings with which it was started.
-
-    Args:
-        place: The folder or file.
-        there: The settings it was made with, nested mappings of plain values.
-        here: Those of now.
-        ignored: Settings that may change, with dots between the levels.
-
-    Raises:
-        ValueError: If others differ. It names them and both values.
-    """
-    changed = differences(there, here, ignored)
-    if changed:
-        raise ValueError(
-            f"{place} was made with other settings: {'; '.join(changed)}. "
-            "Choose another folder, or the settings with which this one was made."
-        )
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
-    """The settings that differ, one phrase per setting.
-
-    Args:
-        there: Nested mappings of plain values.
-        here: The same.
-        ignored: Settings that may differ, with dots between the levels.
-    """
-    old, new = flatten(there), flatten(here)
-    ignored = set(ignored)
-    return [
-        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in ignored
-    ]
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as a flat one, with dots between the levels."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat

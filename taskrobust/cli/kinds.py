@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from taskrobust._names import snake_case
 
@@ -13,8 +13,12 @@ _PLAIN = {int: "int", float: "float", str: "str", bool: "true or false", Path: "
 
 
 def members(kind: Any) -> tuple[Any, ...]:
-    """The types that a value may have: those of a union, or the one."""
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    """The types that a value may have: those of a union, or the one, without annotations."""
+    if get_origin(kind) is Annotated:
+        return members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return tuple(member for part in get_args(kind) for member in members(part))
+    return (kind,)
 
 
 def class_of(kind: Any) -> type | None:
@@ -94,6 +98,18 @@ def in_words(kind: Any, without_null: bool = False) -> str:
     """
     kinds = [member for member in members(kind) if not (without_null and member is NoneType)]
     return " or ".join(map(_one_in_words, kinds))
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a command. The fields of ``run`` are parameters themselves, ``resolved`` is none."""
+    found: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "run":
+            fields = inspect.signature(parameter.annotation).parameters
+            found |= {field: own.replace(default=getattr(parameter.default, field)) for field, own in fields.items()}
+        elif name != "resolved":
+            found[name] = parameter
+    return found
 
 
 def _one_in_words(kind: Any) -> str:

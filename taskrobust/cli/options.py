@@ -12,9 +12,19 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from taskrobust._io.paths import config_names, expand_variables, find_config
+from taskrobust._io.settings import flatten, plain
 from taskrobust._names import find_spelling
 from taskrobust.cli.help import HelpFormatter, arrange, introduction, summary
-from taskrobust.cli.kinds import class_of, classes, given_by_caller, group_of, in_words, takes_one, takes_several
+from taskrobust.cli.kinds import (
+    class_of,
+    classes,
+    given_by_caller,
+    group_of,
+    in_words,
+    parameters_of,
+    takes_one,
+    takes_several,
+)
 from taskrobust.cli.settings import Settings, UsageError
 
 
@@ -29,7 +39,8 @@ class Options:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self.function = function
-        self.parameters = inspect.signature(function).parameters
+        self.parameters = parameters_of(function)
+        self._run = inspect.signature(function).parameters.get("run")
         self.parser = ArgumentParser(
             prog=f"taskrobust {name}",
             description=introduction(function),
@@ -38,7 +49,10 @@ class Options:
             add_help=False,
         )
         self.parser.add_argument("--config", action="config", help="Configuration file. Options after it override it.")
-        self.parser.add_function_arguments(function, as_group=False, skip={"resolved"})
+        self.parser.add_function_arguments(function, as_group=False, skip={"resolved", "run"})
+        if self._run is not None:
+            self.parser.add_class_arguments(self._run.annotation, as_group=False)
+            self.parser.set_defaults(flatten(plain(self._run.default)))
         self.parser.add_argument("-h", "--help", action="help", help="Show this help.")
         self._first = next(iter(self.parameters), None)
         self.parser.usage = self._usage()
@@ -76,7 +90,9 @@ class Options:
                         expand_variables(value)  # before the command imports what takes seconds
         arguments = self.parser.instantiate(config)
         del arguments["config"]
-        if "resolved" in self.parameters:
+        if self._run is not None:
+            names = inspect.signature(self._run.annotation).parameters
+            arguments["run"] = self._run.annotation(**{name: arguments.pop(name) for name in names})
             arguments["resolved"] = yaml.safe_load(self.parser.dump(config))
         return self.function(**arguments)
 

@@ -26,7 +26,7 @@ class Settings:
 
     def __init__(self, command: str, parameters: Mapping[str, inspect.Parameter], names: Sequence[str]) -> None:
         self._command = command
-        self._kinds = {"config": Path} | {name: p.annotation for name, p in parameters.items() if name != "resolved"}
+        self._kinds = {"config": Path} | {name: p.annotation for name, p in parameters.items()}
         self._names = [name for name in names if name.split(".")[-1] not in ("help", "print_config")]
         self._classes: dict[str, type | None] = {}
         self._files: dict[str, Path | None] = {}

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from taskrobust._io.paths import find_config
 from taskrobust.reproduce.pair import conclude, train_pair
-from taskrobust.training.device import DeviceConfig
+from taskrobust.training.config import DeviceConfig
 
 
 def demo_vision(

@@ -1,18 +1,16 @@
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import yaml
 from rich.console import Console
 
-from taskrobust._io.manifest import check_same_settings
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE, changeable, check_same_settings, recorded
 from taskrobust.nlp.glue.tasks import GLUE, glue_tasks
-from taskrobust.training.config import LoopConfig
-from taskrobust.training.device import DeviceConfig, resolve_device
-from taskrobust.training.optim import OptimConfig
-from taskrobust.training.run_folder import MAY_CHANGE, Resume
+from taskrobust.training.config import LoopConfig, OptimConfig, RunConfig
+from taskrobust.training.device import resolve_device
 
 if TYPE_CHECKING:
     from taskrobust.nlp.glue.table import GlueTable
@@ -22,23 +20,23 @@ MINIATURE: Final = "miniature"
 
 _TASKS: Final = list(GLUE)
 _EPOCHS: Final = 10
+_RUN: Final = RunConfig(
+    loop=LoopConfig(eval_every=None), optim=OptimConfig(lr=2e-5, weight_decay=0.1, warmup_steps=0.06)
+)
 
 
 def finetune_glue(
     model: str,
     glue: str,
-    output: Path,
+    output: Annotated[Path, MAY_CHANGE],
     *,
     tasks: list[str] = _TASKS,
     seeds: int | list[int] = 5,
     train_samples: int | None = None,
     max_length: int = 128,
-    predict: bool = False,
-    loop: LoopConfig = LoopConfig(eval_every=None),  # noqa: B008  # read only
-    optim: OptimConfig = OptimConfig(lr=2e-5, weight_decay=0.1, warmup_steps=0.06),  # noqa: B008
-    device: DeviceConfig = DeviceConfig(),  # noqa: B008
-    resume: Resume = "auto",
-    resolved: dict[str, Any],
+    predict: Annotated[bool, MAY_CHANGE] = False,
+    run: RunConfig = _RUN,
+    resolved: dict[str, Any] | None = None,
 ) -> "GlueTable":
     """Fine-tune a pre-trained model on GLUE and score it on the dev sets, several times a task.
 
@@ -62,11 +60,9 @@ def finetune_glue(
         max_length: Most pieces of a sentence or pair; longer ones are cut.
         predict: Whether to write predictions on the test sets, in the leaderboard's format, to submission/ in the
             output folder: those of the seed whose score is the median.
-        loop: Steps, batches, logging. Without steps and epochs there are ten epochs. The seed is one of ``seeds``.
-        optim: Optimizer and learning rate.
-        device: Device, precision and parallelism.
-        resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants empty folders.
-        resolved: The configuration in plain values, as it is kept in the run folders.
+        run: Loop, optimizer, device and the other settings of a run. Defaults to ten epochs if there are neither steps
+            nor epochs. The seed is one of ``seeds``.
+        resolved: The configuration in plain values, recorded in the run folders. Defaults to that of the arguments.
 
     Raises:
         ValueError: If there is no model or no seed, a task is unknown, or the output folder holds runs of another
@@ -77,6 +73,7 @@ def finetune_glue(
         Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding, 2018.
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 5.
     """
+    settings = resolved or recorded(locals())
     chosen, named_seeds = glue_tasks(tasks), _seeds(seeds)
     source = expand_variables(glue)
 
@@ -87,14 +84,13 @@ def finetune_glue(
     from taskrobust.nlp.glue.table import GlueTable
     from taskrobust.training.distributed import make_accelerator
 
-    if loop.steps is None and loop.epochs is None:
-        loop = replace(loop, epochs=_EPOCHS)
-        resolved = resolved | {"loop": {**resolved["loop"], "epochs": _EPOCHS}}
-    resolved = {name: value for name, value in resolved.items() if name != "predict"}
-    compute = resolve_device(device, next(iter(_runs(output)), None))
-    resolved = compute.recorded_in(resolved)
-    _check_same(output, resolved)
-    accelerator = make_accelerator(compute)
+    output = Path(output)
+    if run.loop.steps is None and run.loop.epochs is None:
+        run = replace(run, loop=replace(run.loop, epochs=_EPOCHS))
+        settings = settings | {"loop": {**settings["loop"], "epochs": _EPOCHS}}
+    device = resolve_device(run.device, next(iter(_runs(output)), None))
+    _check_same(output, device.recorded_in(settings))
+    accelerator = make_accelerator(device)
     say = Console(quiet=not accelerator.is_main_process, soft_wrap=True, highlight=False).print
     pretrained = find_pretrained(model)
     tokenizer = load_tokenizer(pretrained)
@@ -110,12 +106,11 @@ def finetune_glue(
         output=output,
         max_length=max_length,
         train_samples=train_samples,
-        loop=loop,
-        optim=optim,
-        device=compute,
-        resume=resume,
+        command=finetune_glue,
+        config=run,
+        device=device,
         is_miniature=is_miniature,
-        resolved=resolved,
+        settings=settings,
     )
     failures: dict[str, Exception] = {}
     for task in chosen:
@@ -158,8 +153,8 @@ def _runs(output: Path) -> list[Path]:
     return sorted(path.parent for task in GLUE for path in (output / task).glob("*/config.yaml"))
 
 
-def _check_same(output: Path, resolved: dict[str, Any]) -> None:
+def _check_same(output: Path, settings: dict[str, Any]) -> None:
     """All runs of a table differ in their task and seed alone, and those there may be of other tasks and seeds."""
     for run in _runs(output):
         there = yaml.safe_load((run / "config.yaml").read_text())
-        check_same_settings(run, there, resolved, {*MAY_CHANGE, "tasks", "seeds"})
+        check_same_settings(run, there, settings, {*changeable(finetune_glue, settings), "tasks", "seeds"})

@@ -2,16 +2,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-import torch
 from torch import Tensor, nn
 
+from taskrobust._io.settings import MAY_CHANGE, recorded
 from taskrobust.loss import MultiTaskLoss
-from taskrobust.training.config import LoopConfig
-from taskrobust.training.device import DeviceConfig, resolve_device
-from taskrobust.training.optim import OptimConfig
-from taskrobust.training.run_folder import Resume, RunFolder
+from taskrobust.training.config import RunConfig
 from taskrobust.vision.data import Images, TargetCollate
 from taskrobust.vision.data.unreadable import report_unreadable
 from taskrobust.vision.downstream.augmentation import Augmentation, Crops
@@ -53,7 +50,7 @@ class EncoderShape:
 def finetune_vision(
     model: str,
     task: DownstreamTask,
-    output: Path,
+    output: Annotated[Path, MAY_CHANGE],
     *,
     train: Callable[[Mapping[str, Modality], Transform], Images] | None = None,
     held_out: Callable[[Mapping[str, Modality], Transform], Images] | None = None,
@@ -64,12 +61,9 @@ def finetune_vision(
     size: int | None = None,
     augmentation: Augmentation = Crops(),  # noqa: B008
     drop_path: float = 0.0,
-    pictures: int = 6,
-    loop: LoopConfig = LoopConfig(),  # noqa: B008
-    optim: OptimConfig = OptimConfig(),  # noqa: B008
-    device: DeviceConfig = DeviceConfig(),  # noqa: B008
-    resume: Resume = "auto",
-    resolved: dict[str, Any],
+    pictures: Annotated[int, MAY_CHANGE] = 6,
+    run: RunConfig = RunConfig(),  # noqa: B008
+    resolved: dict[str, Any] | None = None,
 ) -> None:
     """Fine-tune a pre-trained encoder for one task: image classes, semantic segmentation or depth.
 
@@ -97,21 +91,19 @@ def finetune_vision(
         drop_path: Probability with which the encoder's last block is left out for a sample in training. It is lower the
             earlier a block comes.
         pictures: How many of the held-out images are drawn at each evaluation, where maps are predicted.
-        loop: Steps or epochs, batches, logging.
-        optim: Optimizer and learning rate.
-        device: Device, precision and parallelism.
-        resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
-        resolved: The configuration in plain values, as it is kept in the run folder.
+        run: Loop, optimizer, device and the other settings of a run.
+        resolved: The configuration in plain values, recorded in the run folder. Defaults to that of the arguments.
 
     Raises:
         ValueError: If there are both ``rooms`` and other images to train on, or neither, or settings, images and model
             do not fit together.
     """
-    from taskrobust.training.distributed import any_rank, make_accelerator
-    from taskrobust.training.header import print_end, print_start
+    settings = resolved or recorded(locals())
+
+    from taskrobust.training.distributed import any_rank
     from taskrobust.training.recipe import HeldOut, Recipe
     from taskrobust.training.results import RESULTS, Result, write_results
-    from taskrobust.training.trainer import Trainer
+    from taskrobust.training.run import Run
     from taskrobust.vision.downstream.hub import load_parameters, save_downstream
     from taskrobust.vision.downstream.model import DownstreamModel
     from taskrobust.vision.downstream.pictures import prediction_sheet
@@ -124,11 +116,9 @@ def finetune_vision(
         train, held_out, test = rooms_of(rooms, "train"), rooms_of(rooms, "held-out"), test or rooms_of(rooms, "test")
     if train is None or held_out is None:
         raise ValueError("Expected images to train on and to choose the best model by: rooms, or train and held_out.")
-    compute = resolve_device(device, output)
-    accelerator = make_accelerator(compute)
-    torch.manual_seed(loop.seed)
-    with accelerator.main_process_first():
-        run = RunFolder(output, compute.recorded_in(resolved), resume, accelerator.is_main_process)
+    output = Path(output)
+    started = Run.start(finetune_vision, output, run, settings)
+    accelerator, seed = started.accelerator, run.loop.seed
     if any_rank(accelerator, (output / RESULTS).exists()):
         accelerator.print(f"{output / RESULTS} is there: the run is finished.")
         accelerator.end_training()
@@ -139,12 +129,12 @@ def finetune_vision(
         if side % tuned.patch_size:
             raise ValueError(f"Expected a size that is a multiple of the patch's {tuned.patch_size}, got {side}.")
         modalities = tuned.inputs | task.targets()
-        train_images = train(modalities, augmentation.transform(side, loop.seed))
+        train_images = train(modalities, augmentation.transform(side, seed))
         held_out_images = held_out(modalities, CenterCrop(side))
         test_images = held_out_images if test is None else test(modalities, CenterCrop(side))
     task.check({"train": train_images, "held_out": held_out_images, "test": test_images})
     tuned.encoder.set_drop_path(drop_path if task.trains_encoder else 0.0)
-    if device.compile:
+    if run.device.compile:
         for block in tuned.encoder.blocks:
             block.compile()
     held_out_collate = TargetCollate(modalities, side)
@@ -164,9 +154,9 @@ def finetune_vision(
     split = "held_out" if test is None else "test"
     recipe = Recipe(
         model=tuned,
-        criterion=MultiTaskLoss([task.name], Uniform()),
+        criterion=MultiTaskLoss([task.name], Uniform(), on_nonfinite=run.on_nonfinite),
         data=train_images,
-        collate=TargetCollate(modalities, side, augmentation.mixing(task, loop.seed)),
+        collate=TargetCollate(modalities, side, augmentation.mixing(task, seed)),
         held_out=HeldOut(samples=held_out_images, collate=held_out_collate, scores=task.scores),
         export=export,
         task_counts=tuned.task_counts,
@@ -177,8 +167,7 @@ def finetune_vision(
         depth_of=tuned.depth_of,
         pictures=draw if pictures > 0 and task.targets() else None,
     )
-    trainer = Trainer(recipe, run, loop, optim, accelerator)
-    print_start("finetune-vision", trainer, compute)
+    trainer = started.trainer(recipe)
     trainer.train()
     scores = trainer.reported[split].scores
     result = Result(
@@ -190,19 +179,18 @@ def finetune_vision(
         data=f"{test_images.name} at {side} px",
         model="best",
         step=trainer.progress.best_step,
-        seed=loop.seed,
+        seed=seed,
         pretrained=model,
     )
     if accelerator.is_main_process:
         write_results(output, [result])
-        shutil.rmtree(run.checkpoints)  # which are large, and of no more use
+        shutil.rmtree(started.folder.checkpoints)  # which are large, and of no more use
     accelerator.print(
         f"{task.headline} on the {split.replace('_', '-')} images: {result.value:.4f} (step {result.step})"
     )
     for name, images in (("training", train_images), ("held-out", held_out_images), ("test", test_images)):
         report_unreadable(name, images, accelerator)
-    print_end(trainer, [("compare", str(output), "ANOTHER_RUN")])
-    accelerator.end_training()
+    started.end(trainer, [("compare", str(output), "ANOTHER_RUN")])
 
 
 def _make_model(model: str, task: DownstreamTask, inputs: list[str], encoder: EncoderShape) -> "DownstreamModel":

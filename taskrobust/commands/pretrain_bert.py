@@ -2,12 +2,11 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from torch import Tensor, nn
 
-from taskrobust.faults import OnNonfinite
+from taskrobust._io.settings import MAY_CHANGE, recorded
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.nlp.corpus.build import GRAMMAR, CorpusConfig, prepare
 from taskrobust.nlp.corpus.store import TOKENIZER, Corpus
@@ -15,11 +14,8 @@ from taskrobust.nlp.corpus.wordpiece import load_wordpiece
 from taskrobust.nlp.masking import Masking
 from taskrobust.nlp.tagging.tagset import CLASSES
 from taskrobust.risk import RiskEstimator
-from taskrobust.training.config import LoopConfig
-from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.config import RunConfig
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.optim import OptimConfig
-from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.weighting import SoftmaxMinimax, Weighting
 
 if TYPE_CHECKING:
@@ -50,7 +46,7 @@ class BertShape:
 
 def pretrain_bert(
     corpus: CorpusConfig,
-    output: Path,
+    output: Annotated[Path, MAY_CHANGE],
     *,
     weighting: Weighting = SoftmaxMinimax(),  # noqa: B008
     risk: RiskEstimator = RiskEstimator(),  # noqa: B008
@@ -59,12 +55,8 @@ def pretrain_bert(
     bert: BertShape = BertShape(),  # noqa: B008  # read only
     init_from: str | None = None,
     held_out_pairs: int = 2048,
-    loop: LoopConfig = LoopConfig(),  # noqa: B008
-    optim: OptimConfig = OptimConfig(),  # noqa: B008
-    device: DeviceConfig = DeviceConfig(),  # noqa: B008
-    on_nonfinite: OnNonfinite = "raise",
-    resume: Resume = "auto",
-    resolved: dict[str, Any],
+    run: RunConfig = RunConfig(),  # noqa: B008
+    resolved: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Pre-train a Part-of-Speech Mask BERT: nine masked language modeling tasks and next sentence prediction.
 
@@ -83,14 +75,10 @@ def pretrain_bert(
         init_from: A model to start from, as a folder or a name on the hub, with its own sizes. None starts from random
             parameters.
         held_out_pairs: Pairs of the held-out corpus that are evaluated, always with the same masks.
-        loop: Steps, batches, logging.
-        optim: Optimizer and learning rate.
-        device: Device, precision and parallelism.
-        on_nonfinite: What a loss that is NaN or infinite does: ``raise`` ends the run with an error that names the
-            task, ``skip`` leaves such steps out.
-        resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
-        resolved: The configuration in plain values, as it is kept in the run folder.
+        run: Loop, optimizer, device and the other settings of a run.
+        resolved: The configuration in plain values, recorded in the run folder. Defaults to that of the arguments.
     """
+    settings = resolved or recorded(locals())
     prepare(corpus)
 
     # What follows takes seconds to import, and neither the options nor a mistake in them need it.
@@ -99,37 +87,32 @@ def pretrain_bert(
 
     from taskrobust.nlp.attention import UNPADDED
     from taskrobust.nlp.model import PosBertForPreTraining, task_counts
-    from taskrobust.training.distributed import make_accelerator
-    from taskrobust.training.header import print_end, print_start
     from taskrobust.training.recipe import HeldOut, Recipe
-    from taskrobust.training.trainer import Trainer
+    from taskrobust.training.run import Run
 
     transformers_logging.disable_progress_bar()  # of writing the model: one file
-    compute = resolve_device(device, output)
-    accelerator = make_accelerator(compute)
-    with accelerator.main_process_first():
-        run = RunFolder(output, compute.recorded_in(resolved), resume, accelerator.is_main_process)
+    started = Run.start(pretrain_bert, Path(output), run, settings)
+    on_cpu, precision = started.accelerator.device.type == "cpu", started.device.precision
     train, held_out = Corpus(corpus.train), Corpus(corpus.held_out)
     _check_same_vocabulary(train, corpus.held_out)
     masks = masking(train.tokenizer)
-    if masks.unpadded and compute.precision == "fp32" and accelerator.device.type == "cuda":
+    if masks.unpadded and precision == "fp32" and not on_cpu:
         raise ValueError("Expected precision bf16 or fp16 for unpadded batches on CUDA, got fp32.")
     held_out_masks = Masking(train.tokenizer, schedule="dynamic", unpadded=masks.unpadded, seed=_HELD_OUT_MASK_SEED)
 
-    torch.manual_seed(loop.seed)
     model = _make_model(bert, train, init_from, attention_dropout=0.0 if masks.unpadded else bert.dropout)
     if masks.unpadded:
         model.set_attn_implementation(UNPADDED)
-    elif accelerator.device.type == "cpu" and compute.precision == "bf16":
+    elif on_cpu and precision == "bf16":
         model.set_attn_implementation("eager")  # sdpa's backward pass is slow in bf16 there
-    if device.compile:
+    if run.device.compile:
         model.bert.compile()
     criterion = MultiTaskLoss(
         CLASSES,
         copy.deepcopy(weighting),
         risk=copy.deepcopy(risk),
         auxiliary={"nsp": nsp_weight},
-        on_nonfinite=on_nonfinite,
+        on_nonfinite=run.on_nonfinite,
     )
 
     def export(trained: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
@@ -148,19 +131,14 @@ def pretrain_bert(
         task_counts=task_counts,
         layers=(BertLayer,),
     )
-    trainer = Trainer(recipe, run, loop, optim, accelerator)
-    print_start("pretrain-bert", trainer, compute)
-    evaluation = trainer.train()
     glue = "miniature" if corpus.train_source == GRAMMAR else "nyu-mll/glue"
-    print_end(
-        trainer,
+    return started.train(
+        recipe,
         [
             ("finetune-glue", "--model", str(output), "--glue", glue, "--output", f"{output}-glue"),
             ("compare", str(output), "ANOTHER_RUN"),
         ],
     )
-    accelerator.end_training()
-    return evaluation
 
 
 def _make_model(

@@ -2,20 +2,16 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from torch import Tensor, nn
 
-from taskrobust.faults import OnNonfinite
+from taskrobust._io.settings import MAY_CHANGE, recorded
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import RiskEstimator
 from taskrobust.synthetic.rooms import ScenesConfig, prepare_scenes
-from taskrobust.training.config import LoopConfig
-from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.config import RunConfig
 from taskrobust.training.evaluation import Evaluation
-from taskrobust.training.optim import OptimConfig
-from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.vision.data import Images, MaeCollate
 from taskrobust.vision.data.unreadable import report_unreadable
 from taskrobust.vision.mae.masking import Budget
@@ -63,7 +59,7 @@ class MaeShape:
     budget: Budget = "dirichlet"
     concentration: float = 1.0
     proportions: list[float] | None = None
-    memory_efficient: bool = False
+    memory_efficient: Annotated[bool, MAY_CHANGE] = False
 
 
 @dataclass(kw_only=True)
@@ -84,7 +80,7 @@ class CropConfig:
 def pretrain_mae(
     train: Callable[[Mapping[str, Modality], Transform], Images],
     held_out: Callable[[Mapping[str, Modality], Transform], Images],
-    output: Path,
+    output: Annotated[Path, MAY_CHANGE],
     *,
     modalities: dict[str, Modality],
     scenes: ScenesConfig | None = None,
@@ -94,13 +90,9 @@ def pretrain_mae(
     crop: CropConfig = CropConfig(),  # noqa: B008
     init_from: str | None = None,
     held_out_samples: int | None = None,
-    pictures: int = 6,
-    loop: LoopConfig = LoopConfig(),  # noqa: B008
-    optim: OptimConfig = OptimConfig(),  # noqa: B008
-    device: DeviceConfig = DeviceConfig(),  # noqa: B008
-    on_nonfinite: OnNonfinite = "raise",
-    resume: Resume = "auto",
-    resolved: dict[str, Any],
+    pictures: Annotated[int, MAY_CHANGE] = 6,
+    run: RunConfig = RunConfig(),  # noqa: B008
+    resolved: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Pre-train a Multi-Modal Mask MAE: the masked patches of several maps of an image from the visible ones.
 
@@ -122,35 +114,31 @@ def pretrain_mae(
             the hub. None starts from random parameters.
         held_out_samples: How many of the held-out images are evaluated, always with the same masks. None takes all.
         pictures: How many of them are drawn at each evaluation.
-        loop: Steps, batches, logging.
-        optim: Optimizer and learning rate.
-        device: Device, precision and parallelism.
-        on_nonfinite: What a loss that is NaN or infinite does: ``raise`` ends the run with an error that names the
-            task, ``skip`` leaves such steps out.
-        resume: ``auto`` goes on where an earlier run in the folder stopped. ``never`` wants an empty folder.
-        resolved: The configuration in plain values, as it is kept in the run folder.
+        run: Loop, optimizer, device and the other settings of a run.
+        resolved: The configuration in plain values, recorded in the run folder. Defaults to that of the arguments.
     """
-    from taskrobust.training.distributed import make_accelerator
-    from taskrobust.training.header import print_end, print_start
+    settings = resolved or recorded(locals())
+
+    from taskrobust.training.device import resolve_device
     from taskrobust.training.recipe import HeldOut, Recipe
-    from taskrobust.training.trainer import Trainer
+    from taskrobust.training.run import Run
     from taskrobust.vision.figures import prediction_grid
     from taskrobust.vision.mae.blocks import Block
     from taskrobust.vision.mae.hub import start_from
     from taskrobust.vision.mae.model import MultiModalMae
 
-    compute = resolve_device(device, output)
-    if mae.memory_efficient and (device.parallel == "fsdp2" or compute.precision == "fp16"):
+    output = Path(output)
+    precision, parallel = resolve_device(run.device, output).precision, run.device.parallel
+    if mae.memory_efficient and (parallel == "fsdp2" or precision == "fp16"):
         raise ValueError(
-            "Expected parallel=ddp and precision bf16 or fp32 with memory_efficient, got "
-            f"{device.parallel} and {compute.precision}."
+            f"Expected parallel=ddp and precision bf16 or fp32 with memory_efficient, got {parallel} and {precision}."
         )
     if scenes is not None:
         prepare_scenes(scenes)
-    accelerator = make_accelerator(compute)
-    with accelerator.main_process_first():
-        run = RunFolder(output, compute.recorded_in(resolved), resume, accelerator.is_main_process)
-        random_crop = JointCrop(mae.image_size, scale=crop.scale, ratio=crop.ratio, flip=crop.flip, seed=loop.seed)
+    started = Run.start(pretrain_mae, output, run, settings)
+    accelerator, seed = started.accelerator, run.loop.seed
+    with accelerator.main_process_first():  # which fills the caches
+        random_crop = JointCrop(mae.image_size, scale=crop.scale, ratio=crop.ratio, flip=crop.flip, seed=seed)
         train_images = train(modalities, random_crop)
         held_out_images = held_out(modalities, CenterCrop(mae.image_size))
     if held_out_samples is None:
@@ -159,14 +147,13 @@ def pretrain_mae(
         raise ValueError(f"Expected 1 to {len(held_out_images)} held-out samples, got {held_out_samples}.")
     held_out_collate = MaeCollate(modalities, mae.image_size, mask_seed=_HELD_OUT_MASK_SEED)
 
-    torch.manual_seed(loop.seed)
     model = MultiModalMae(modalities, **asdict(mae))
     if init_from is not None:
         start_from(model, init_from)
-    if device.compile:
+    if run.device.compile:
         model.encoder.compile()
     criterion = MultiTaskLoss(
-        model.tasks, copy.deepcopy(weighting), risk=copy.deepcopy(risk), on_nonfinite=on_nonfinite
+        model.tasks, copy.deepcopy(weighting), risk=copy.deepcopy(risk), on_nonfinite=run.on_nonfinite
     )
 
     def draw(trained: nn.Module) -> "dict[str, Picture]":
@@ -184,22 +171,20 @@ def pretrain_mae(
         model=model,
         criterion=criterion,
         data=train_images,
-        collate=MaeCollate(modalities, mae.image_size, mask_seed=loop.seed),
+        collate=MaeCollate(modalities, mae.image_size, mask_seed=seed),
         held_out=HeldOut(samples=held_out_images, collate=held_out_collate, number=held_out_samples),
         export=export,
         task_counts=model.task_counts,
         layers=(Block,),
         pictures=draw if pictures > 0 else None,
     )
-    trainer = Trainer(recipe, run, loop, optim, accelerator)
-    print_start("pretrain-mae", trainer, compute)
+    trainer = started.trainer(recipe)
     evaluation = trainer.train()
     for name, images in (("training", train_images), ("held-out", held_out_images)):
         report_unreadable(name, images, accelerator)
     rooms = ("--config", "configs/vision/finetune/rooms-depth.yaml", "--output", f"{output}-depth")
-    print_end(
+    started.end(
         trainer,
         [("finetune-vision", "--model", str(output), *rooms), ("compare", str(output), "ANOTHER_RUN")],
     )
-    accelerator.end_training()
     return evaluation

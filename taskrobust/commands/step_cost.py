@@ -17,8 +17,9 @@ from torch import Tensor
 
 from taskrobust.commands.pretrain_mae import MaeShape
 from taskrobust.loss import MultiTaskLoss
-from taskrobust.training.device import DeviceConfig, resolve_device
-from taskrobust.training.optim import OptimConfig, make_optimizer
+from taskrobust.training.config import DeviceConfig, OptimConfig
+from taskrobust.training.device import resolve_device
+from taskrobust.training.optim import make_optimizer
 from taskrobust.vision.modalities import Depth, Modality, Rgb, SemSeg
 from taskrobust.weighting import make_weighting
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import yaml
 
-from taskrobust._io.manifest import differences
-from taskrobust.training.run_folder import MAY_CHANGE
+from taskrobust._io.settings import differences
+from taskrobust.training.run_folder import may_change
 
 _OF_ONE_RUN: Final = ("model", "encoder", "glue", "tasks", "seeds", "predict")
 """Settings in which comparable fine-tunings may differ, besides those that a run itself may change."""
@@ -23,7 +23,7 @@ def differing_settings(folders: Sequence[Path]) -> list[str]:
     first = next(iter(configs), None)
     found: dict[str, Path] = {}
     for folder, config in configs.items():
-        if first is not None and (changed := differences(configs[first], config, MAY_CHANGE)):
+        if first is not None and (changed := differences(configs[first], config, may_change(first))):
             found.setdefault("; ".join(changed), folder)
     return [f"{changed} ({first} and {folder})." for changed, folder in found.items()]
 

@@ -16,7 +16,7 @@ from taskrobust.report.runs import read_run
 from taskrobust.report.tables import HeldOutTable
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import Run, available_cores
-from taskrobust.training.device import DeviceConfig
+from taskrobust.training.config import DeviceConfig
 
 _STEP = re.compile(r"step (\d+) of (\d+): (.*)")
 

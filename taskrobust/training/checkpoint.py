@@ -1,21 +1,32 @@
-"""Checkpoints that are whole or not there."""
+"""Checkpoints, exported models and pictures: each appears complete or not at all."""
 
 import json
 import os
 import shutil
-import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+from PIL import Image
 
+from taskrobust._io.atomic import checksum, replacing
 from taskrobust.training.distributed import any_rank
+from taskrobust.training.evaluation import Evaluation
 
 _MANIFEST = "manifest.json"
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read."""
+
+
+class ExportError(RuntimeError):
+    """A model could not be written."""
 
 
 class Checkpoints:
@@ -84,7 +95,7 @@ class Checkpoints:
             )
         if step is not None:
             for line in damages:
-                self.accelerator.print(f"{line} Going on from step {step}.")
+                self.accelerator.print(f"{line} Resuming from step {step}.")
             self.accelerator.load_state(str(self._path(step)))
             self.accelerator.wait_for_everyone()
         return step
@@ -104,7 +115,7 @@ class Checkpoints:
 
     def _finish(self, unfinished: Path, step: int) -> None:
         files = sorted(path for path in unfinished.rglob("*") if path.is_file())
-        manifest = {str(path.relative_to(unfinished)): [path.stat().st_size, _checksum(path)] for path in files}
+        manifest = {str(path.relative_to(unfinished)): [path.stat().st_size, checksum(path)] for path in files}
         (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in (*files, unfinished / _MANIFEST, unfinished):
             _flush(path)
@@ -122,12 +133,39 @@ class Checkpoints:
         return f"The checkpoint of step {step} could not be written to {self.folder} ({reason}); {last}."
 
 
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            value = zlib.crc32(block, value)
-    return value
+def export_model(folder: Path, write: Callable[[Path], None], step: int, evaluation: Evaluation) -> Exception | None:
+    """Write a model beside its place and move it there, with what came of its evaluation.
+
+    Args:
+        folder: Its place. What is there is replaced.
+        write: Writes the model to a folder.
+        step: Step of the run.
+        evaluation: Its risks.
+
+    Returns:
+        What went wrong, if anything: then what was there before is whole.
+    """
+    try:
+        with replacing(folder) as unfinished:
+            with torch.random.fork_rng():  # whatever ``write`` draws, the run continues as without it
+                write(unfinished)
+            (unfinished / "evaluation.json").write_text(json.dumps({"step": step, **asdict(evaluation)}, indent=2))
+    except Exception as error:  # on a full disk safetensors and torch raise errors of their own
+        return error
+    return None
+
+
+def save_pictures(folder: Path, pictures: Mapping[str, NDArray[np.uint8]], step: int) -> None:
+    """Write pictures of a step as PNG.
+
+    Raises:
+        OSError: If one could not be written.
+    """
+    folder.mkdir(exist_ok=True)
+    for name, picture in pictures.items():
+        path = folder / f"step-{step:08d}-{name}.png"
+        with replacing(path) as unfinished:
+            Image.fromarray(picture).save(unfinished, "PNG")
 
 
 def _flush(path: Path) -> None:
@@ -144,12 +182,12 @@ def _damage(folder: Path) -> str | None:
         manifest = json.loads((folder / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
         return f"its manifest cannot be read ({error})"
-    for name, (size, checksum) in manifest.items():
+    for name, (size, crc) in manifest.items():
         path = folder / name
         if not path.exists():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} of {size} bytes"
-        if _checksum(path) != checksum:
+        if checksum(path) != crc:
             return f"{name} has other content than was written"
     return None

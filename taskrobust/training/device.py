@@ -10,29 +10,9 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from taskrobust.training.config import DeviceConfig
+
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-@dataclass(kw_only=True)
-class DeviceConfig:
-    """Where the run computes, and in which precision. Several processes are started by ``torchrun``.
-
-    Args:
-        device: ``auto`` uses an accelerator where there is one.
-        precision: ``fp32`` is float32. ``bf16`` and ``fp16`` compute matrix products in 16 bits; losses, risks and
-            weights stay in float32. ``fp16`` needs CUDA. ``auto`` is bf16 on GPUs and CPUs that have instructions for
-            it and fp32 elsewhere; a run that resumes keeps the precision that it started with.
-        parallel: ``ddp`` keeps the whole model in every process, ``fsdp2`` a share of it.
-        compile: Compiles the trunk of the model.
-        threads: CPU threads per process. None uses OMP_NUM_THREADS where it is set, which torchrun does, and otherwise
-            all cores; a run that resumes on a CPU keeps its number, on which the last bits of its results depend.
-    """
-
-    device: Literal["auto", "cpu"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    parallel: Literal["ddp", "fsdp2"] = "ddp"
-    compile: bool = False
-    threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,48 +1,14 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-
-@dataclass(kw_only=True)
-class OptimConfig:
-    """The optimizer, its learning rate over time, and the average of the parameters.
-
-    Args:
-        lr: Peak learning rate of the model.
-        weighting_lr: Learning rate of the parameters of the weighting, such as log-variances.
-        betas: Decays of AdamW's moments.
-        eps: AdamW's addition to the denominator.
-        weight_decay: Decoupled weight decay of matrices. Biases, norms and the weighting have none.
-        schedule: Course of the learning rate after the warm-up.
-        min_lr: Learning rate at the end of the cosine schedule.
-        warmup_steps: Steps over which the learning rate rises from 0. Below 1 a share of all steps.
-        layer_decay: Learning rate of a layer over that of the layer above it. 1 has one rate for all. For models whose
-            layers are known, as in fine-tuning.
-        clip_norm: Largest norm of the gradient. 0 does not clip.
-        average: Average of the parameters that is evaluated and exported. ``ema``: exponential with ``ema_decay``.
-            ``iterate``: the mean over all steps, for which Theorem 3.1 is proven.
-        ema_decay: Decay of the exponential average, a step.
-    """
-
-    lr: float = 1e-4
-    weighting_lr: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-6
-    weight_decay: float = 0.01
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    min_lr: float = 0.0
-    warmup_steps: float = 0
-    layer_decay: float = 1.0
-    clip_norm: float = 0.0
-    average: Literal["none", "ema", "iterate"] = "none"
-    ema_decay: float = 0.999
+from taskrobust.training.config import OptimConfig
 
 
 def make_optimizer(

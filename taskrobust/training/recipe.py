@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taskrobust.loss import MultiTaskLoss
+from taskrobust.training.data import Samples
 from taskrobust.training.evaluation import Scores
-from taskrobust.training.loading import Samples
 
 Batch = Mapping[str, Tensor]
 

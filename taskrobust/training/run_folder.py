@@ -1,64 +1,59 @@
+"""The folder of a run, which an interrupted run finds again."""
+
+import json
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from taskrobust import __version__
 from taskrobust._io.atomic import write_atomically
 from taskrobust._io.locks import exclusive
-from taskrobust._io.manifest import check_same_settings
+from taskrobust._io.settings import check_same_settings
+from taskrobust.training.config import Resume
 
-Resume = Literal["auto", "never"]
-
-MAY_CHANGE = (
-    "output",
-    "resume",
-    "on_nonfinite",
-    "loop.log_every",
-    "loop.checkpoint_every",
-    "loop.workers",
-    "device.threads",
-    "pictures",
-    "mae.memory_efficient",
-    "corpus.num_proc",
-    "scenes.num_proc",
-    "scenes.folder",
-    "rooms.num_proc",
-    "rooms.folder",
-    *(
-        f"{data}.init_args.{setting}"
-        for data in ("train", "held_out", "test")
-        for setting in ("root", "folder", "pseudo_labels", "cache", "num_proc", "on_error")
-    ),
-    "corpus.train_source",  # of a corpus that is there
-    "corpus.held_out_source",
-    "loop.batch_size",  # on another number of processes; the trainer checks that a step has as many samples
-)
-"""Settings that say where and how a run is computed and watched, not what it computes."""
+CONFIG = "config.yaml"
+RUN = "run.json"
+FORMAT = 2
+"""Number of the format of a run folder, increased when this version cannot resume what an earlier one began."""
 
 
 class RunFolder:
-    """The folder of one run: config.yaml, metrics.jsonl, pictures/, checkpoints/, model/, best/.
+    """The folder of one run: config.yaml, run.json, metrics.jsonl, pictures/, checkpoints/, model/, best/.
 
     Args:
         path: The folder.
-        config: The run's configuration in plain values, written to config.yaml.
-        resume: ``auto`` goes on with a run of the same configuration that is there. ``never`` wants an empty folder.
-        main: Whether this rank checks the folder and writes. The others would see what it has just written.
+        command: The command that makes it.
+        settings: The run's configuration in plain values, written to config.yaml.
+        may_change: The settings in which a run may differ from the one that it resumes, with dots between the levels.
+        resume: ``auto`` resumes a run of the same configuration. ``never`` requires an empty folder.
+        main: Whether this rank checks and writes. The others would see what it has just written.
 
     Raises:
-        ValueError: If the folder holds a run of another configuration, or anything with ``never``.
+        ValueError: If the folder holds a run of another configuration, command or format, other files, or, with
+            ``never``, anything.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], resume: Resume = "auto", main: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        command: str,
+        settings: Mapping[str, Any],
+        may_change: Collection[str] = (),
+        resume: Resume = "auto",
+        main: bool = True,
+    ) -> None:
         self.path = path
-        config = {
-            key: value for key, value in config.items() if key != "resume"
-        }  # so that the file goes on with the run
-        if main:
-            self._check(config, resume)
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        if not main:
+            return
+        settings = {key: value for key, value in settings.items() if key != "resume"}  # so that the file can be resumed
+        self._check(command, settings, may_change, resume)
+        path.mkdir(parents=True, exist_ok=True)
+        about = {"format": FORMAT, "command": command, "version": __version__, "may_change": sorted(may_change)}
+        write_atomically(path / RUN, json.dumps(about, indent=1) + "\n")
+        write_atomically(path / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Keep other processes out while this one trains. For the main rank.
@@ -72,15 +67,21 @@ class RunFolder:
             "or end it: ranks survive when torchrun is killed with -9.",
         )
 
-    def _check(self, config: dict[str, Any], resume: Resume) -> None:
-        path, config_file = self.path, self.path / "config.yaml"
-        if not path.exists() or not any(file.name[0] != "." for file in path.iterdir()):
+    def _check(self, command: str, settings: Mapping[str, Any], may_change: Collection[str], resume: Resume) -> None:
+        path = self.path
+        names = {file.name for file in path.iterdir() if file.name[0] != "."} if path.exists() else set()
+        if not names - {RUN}:  # the first file of a run that was killed
             return
         if resume == "never":
             raise ValueError(f"Expected an empty or new run folder with --resume never, {path} holds files.")
-        if not config_file.exists():
-            raise ValueError(f"Expected a run folder or an empty one, {path} holds other files and no config.yaml.")
-        check_same_settings(path, yaml.safe_load(config_file.read_text()), config, MAY_CHANGE)
+        if CONFIG not in names:
+            raise ValueError(f"Expected a run folder or an empty one, {path} holds other files and no {CONFIG}.")
+        there = about(path)
+        if there["command"] != command:
+            raise ValueError(
+                f"Expected a run of {command} in {path}, got one of {there['command']}. Choose another --output."
+            )
+        check_same_settings(path, yaml.safe_load((path / CONFIG).read_text()), settings, may_change)
 
     @property
     def metrics(self) -> Path:
@@ -99,10 +100,31 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """Folder of the model whose worst task did best on held-out data."""
+        """Folder of the model that was best on held-out data."""
         return self.path / "best"
 
     @property
     def pictures(self) -> Path:
         """Folder of the pictures of each evaluation."""
         return self.path / "pictures"
+
+
+def about(path: Path) -> dict[str, Any]:
+    """The contents of a run folder's run.json: format, command, version and the settings that may change.
+
+    Raises:
+        ValueError: If there is none, or it is of another format.
+    """
+    file = path / RUN
+    content: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"Expected a run folder of format {FORMAT}, {path} was made by another version of taskrobust and cannot be "
+            "resumed. Choose another --output."
+        )
+    return content
+
+
+def may_change(path: Path) -> set[str]:
+    """The settings that may differ between runs like that of a folder; none if it has no run.json."""
+    return set(about(path)["may_change"]) if (path / RUN).exists() else set()

@@ -1,6 +1,7 @@
 import math
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -8,24 +9,25 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
+from rich.console import Console
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.flop_counter import FlopCounterMode
 
 from taskrobust._io.atomic import remove_leftovers
 from taskrobust.outputs import pool_batches
-from taskrobust.training.checkpoint import CheckpointError, Checkpoints
-from taskrobust.training.config import LoopConfig
-from taskrobust.training.distributed import any_rank, settle, shard
+from taskrobust.training.callbacks import Callback, Pictures, Trackers
+from taskrobust.training.callbacks import Progress as ShowProgress
+from taskrobust.training.checkpoint import CheckpointError, Checkpoints, ExportError, export_model
+from taskrobust.training.config import LoopConfig, RunConfig
+from taskrobust.training.data import ErrorsAsBatches, ErrorsAsSamples, GlobalBatchSampler, Key, Samples
+from taskrobust.training.distributed import Interruption, any_rank, ignore_in_worker, settle, shard
 from taskrobust.training.evaluation import Evaluation, evaluate
-from taskrobust.training.exporting import ExportError, export_model, save_pictures
-from taskrobust.training.interruption import Interruption, ignore_in_worker
-from taskrobust.training.loading import ErrorsAsBatches, ErrorsAsSamples, Samples
-from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
+from taskrobust.training.metrics import Metrics, peak_flops
+from taskrobust.training.optim import make_average, make_optimizer, make_schedule
 from taskrobust.training.recipe import Batch, HeldOut, Recipe
 from taskrobust.training.run_folder import RunFolder
-from taskrobust.training.sampling import GlobalBatchSampler, Key
-from taskrobust.training.tracking import Tracker
 
 
 class _Progress:
@@ -45,33 +47,40 @@ class _Progress:
 
 
 class Trainer:
-    """Trains a recipe in a run folder, and goes on where an earlier process of the same run stopped.
+    """Trains a recipe in a run folder, and resumes where an earlier process of the same run stopped.
 
     Args:
         recipe: What is trained.
-        run: Where it is kept.
-        loop: See there.
-        optim: See there.
+        folder: The run folder.
+        config: The settings of the run.
         accelerator: Device, precision and process group.
+
+    Attributes:
+        progress: The step and the samples so far.
+        criterion: The criterion; ``criterion.last`` has the values of the last step.
+        bare_model: The model without wrappers.
+        callbacks: Called in this order: those that log and show, then those of the configuration.
+        reported: The evaluations of ``recipe.reports``, at the end.
+        should_stop: Set it to end training after the current step, as if it were the last.
     """
 
-    def __init__(
-        self, recipe: Recipe, run: RunFolder, loop: LoopConfig, optim: OptimConfig, accelerator: Accelerator
-    ) -> None:
+    def __init__(self, recipe: Recipe, folder: RunFolder, config: RunConfig, accelerator: Accelerator) -> None:
+        loop, optim = config.loop, config.optim
         self.recipe = recipe
-        self.run = run
+        self.folder = folder
+        self.config = config
         self.samples_per_step = loop.batch_size * loop.accumulation * accelerator.num_processes
         steps_per_epoch = len(recipe.data) / self.samples_per_step
-        self.loop = loop
         self.steps = _steps(loop, steps_per_epoch)
         self.eval_every = loop.eval_every or math.ceil(steps_per_epoch)
-        self.optim = optim
         self.accelerator = accelerator
+        self.is_main = accelerator.is_main_process
+        self.console = Console()
         self.criterion = recipe.criterion.to(accelerator.device)
         sharded = accelerator.is_fsdp2
         if sharded and (optim.average != "none" or list(self.criterion.parameters())):
             raise ValueError(
-                "Expected average='none' and a weighting without parameters of its own with parallel='fsdp2', got "
+                "Expected average='none' and a weighting without parameters with parallel='fsdp2', got "
                 f"{optim.average!r} and {type(self.criterion.weighting).__name__}. Use parallel='ddp'."
             )
         if sharded and recipe.reports and recipe.report_from == "best":
@@ -87,11 +96,21 @@ class Trainer:
         self.average = make_average(self.bare_model, optim)
         self.progress = _Progress()
         self.reported: dict[str, Evaluation] = {}
+        self.should_stop = False
         self._checkpointed: int | None = None
-        main = accelerator.is_main_process
-        self.tracker = Tracker(run.metrics, self.criterion, self.steps, loop.log_every, accelerator.device, main)
-        self.checkpoints = Checkpoints(run.checkpoints, accelerator)
-        kept = (self.progress, self.criterion, self.schedule, self.tracker, self.average)
+        self.callbacks: list[Callback] = [Trackers(config.trackers), ShowProgress(), Pictures(), *config.callbacks]
+        self.metrics = Metrics(
+            folder.metrics,
+            self.criterion,
+            self.steps,
+            loop.log_every,
+            accelerator.device,
+            self.is_main,
+            report=lambda line: self._call("on_metrics", line),
+            say=self.say,
+        )
+        self.checkpoints = Checkpoints(folder.checkpoints, accelerator)
+        kept = (self.progress, self.criterion, self.schedule, self.metrics, self.average)
         accelerator.register_for_checkpointing(*(part for part in kept if part is not None))
 
     def train(self) -> Evaluation:
@@ -101,42 +120,57 @@ class Trainer:
             ValueError: If a step has more or fewer samples than in the run so far, or another process is training in
                 the run folder.
             SystemExit: After a checkpoint, if the process was asked to stop: 130 by Ctrl-C, 143 by SIGTERM.
-            CheckpointError: If the last checkpoint could not be written, or none that is there can be read.
+            CheckpointError: If the last checkpoint could not be written, or no checkpoint can be read.
             ExportError: If the trained model could not be written. The last checkpoint holds it.
-            OSError: If the disk is full and lines of metrics.jsonl wait. The last checkpoint holds them.
+            OSError: If the disk is full and lines of metrics.jsonl are pending. The last checkpoint holds them.
         """
         try:
-            with self.run.exclusive() if self.accelerator.is_main_process else nullcontext():
-                if self.accelerator.is_main_process:
-                    remove_leftovers(self.run.path)
+            with self.folder.exclusive() if self.is_main else nullcontext():
+                if self.is_main:
+                    remove_leftovers(self.folder.path)
                 self._resume()
                 with Interruption() as interruption, closing(self._batches()) as batches:
                     self._train_to_the_end(interruption, batches)
                 self._checkpoint()  # before the evaluation, which is repeated if the same command is given again
                 evaluation = self._evaluate()
-                self._export(self.run.model, evaluation)
+                self._export(self.folder.model, evaluation)
                 self._report()
-                self.tracker.finish()
+                self.metrics.finish()
         finally:
-            self.tracker.close()
+            self._call("on_end")
             settle(self.accelerator)
         return evaluation
 
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar, once for all ranks."""
+        if self.is_main:
+            self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model that is evaluated and exported: the average of the parameters if there is one."""
+        return self.bare_model if self.average is None else self.average.module
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
+
     def _resume(self) -> None:
-        torch.manual_seed(self.loop.seed + self.accelerator.process_index)  # dropout
+        torch.manual_seed(self.config.loop.seed + self.accelerator.process_index)  # dropout
         self._checkpointed = self.checkpoints.load_newest()
         if self._checkpointed is not None:
             self._check_samples()
-            self.tracker.say(f"Going on from step {self.progress.step} of {self.run.path}.")
-        self.tracker.start(self.progress.step, self.progress.samples)
+            self.say(f"Resuming from step {self.progress.step} of {self.folder.path}.")
+        self.metrics.start(self.progress.step, self.progress.samples)
+        self._call("on_start")
         self.model.train()
         self.criterion.train()
 
     def _train_to_the_end(self, interruption: Interruption, batches: Iterator[Batch]) -> None:
-        progress, loop = self.progress, self.loop
-        while progress.step < self.steps:
+        progress, loop = self.progress, self.config.loop
+        while progress.step < self.steps and not self.should_stop:
             self._step(batches)
-            last = progress.step == self.steps
+            last = progress.step == self.steps or self.should_stop
             if progress.step % self.eval_every == 0 and not last:
                 self._evaluate()
             if progress.step % loop.checkpoint_every == 0 and not last:
@@ -145,26 +179,26 @@ class Trainer:
             asks = self.accelerator.num_processes == 1 or progress.step % min(loop.log_every, 10) == 0
             if asks and not last and interruption.agreed(self.accelerator.device):
                 self._checkpoint()
-                self.tracker.say(
+                self.say(
                     f"Stopped after step {progress.step} by {interruption.received or 'another rank'}, with a "
-                    "checkpoint. The same command goes on."
+                    "checkpoint. The same command resumes."
                 )
                 raise SystemExit(interruption.exit_code)
 
     def _check_samples(self) -> None:
-        before = self.progress.samples // self.progress.step
+        before, loop = self.progress.samples // self.progress.step, self.config.loop
         if before != self.samples_per_step:
             raise ValueError(
-                f"Expected {before} samples a step, as in the run so far, got {self.samples_per_step}: batch_size "
-                f"{self.loop.batch_size} x accumulation {self.loop.accumulation} x {self.accelerator.num_processes} "
+                f"Expected {before} samples per step, as in the run so far, got {self.samples_per_step}: batch_size "
+                f"{loop.batch_size} x accumulation {loop.accumulation} x {self.accelerator.num_processes} "
                 "processes. Choose the batch_size that fits this number of processes."
             )
 
     def _batches(self) -> Generator[Batch]:
         sampler = GlobalBatchSampler(
             len(self.recipe.data),
-            self.loop.batch_size,
-            self.loop.seed,
+            self.config.loop.batch_size,
+            self.config.loop.seed,
             self.accelerator.process_index,
             self.accelerator.num_processes,
             self.progress.samples,
@@ -179,7 +213,7 @@ class Trainer:
             cast(Dataset[Any], ErrorsAsSamples(data)),
             batch_sampler=cast(Sampler[list[int]], keys),
             collate_fn=ErrorsAsBatches(collate),
-            num_workers=self.loop.workers,
+            num_workers=self.config.loop.workers,
             pin_memory=self.accelerator.device.type == "cuda",
             worker_init_fn=ignore_in_worker,
             generator=torch.Generator(),  # else the loader draws from the generator that dropout uses
@@ -191,18 +225,18 @@ class Trainer:
                     raise batch
                 yield batch
         finally:
-            if self.loop.workers > 0:
+            if self.config.loop.workers > 0:
                 # Not left to the garbage collector: the traceback of an error keeps the loader, and a process that
                 # ends waits for workers that are not told to.
                 batches._shutdown_workers()  # type: ignore[attr-defined]
 
     def _step(self, batches: Iterator[Batch]) -> None:
         device = self.accelerator.device
-        window = [
-            {name: value.to(device, non_blocking=True) for name, value in next(batches).items()}
-            for _ in range(self.loop.accumulation)
-        ]
-        with self._window(window):
+        begin = time.perf_counter()
+        loaded = [next(batches) for _ in range(self.config.loop.accumulation)]
+        loading = time.perf_counter() - begin
+        window = [{name: value.to(device, non_blocking=True) for name, value in batch.items()} for batch in loaded]
+        with self._counting_flops(), self._window(window):
             for number, batch in enumerate(window, start=1):
                 with nullcontext() if number == len(window) else self.accelerator.no_sync(self.model):
                     with self.accelerator.autocast():  # which a sharded model does not enter by itself
@@ -216,12 +250,24 @@ class Trainer:
         progress.step += 1
         if progress.samples // samples > epoch:
             self.criterion.end_epoch()
-        self.tracker.step(progress.step, progress.samples, gradient_norm, lr)
+        self.metrics.step(progress.step, progress.samples, gradient_norm, lr, loading)
+        self._call("on_step")
+
+    @contextmanager
+    def _counting_flops(self) -> Iterator[None]:
+        """Count the operations of this process's first step, where their share of the peak can be told."""
+        is_first = self.metrics.flops_per_step is None and not self.config.device.compile
+        if not is_first or self.accelerator.is_fsdp2 or peak_flops(self.accelerator.device) is None:
+            yield
+            return
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self.metrics.flops_per_step = counter.get_total_flops()
 
     def _window(self, window: list[dict[str, Tensor]]) -> AbstractContextManager[None]:
         if len(window) == 1:
             return nullcontext()
-        if self.loop.window_weights == "running":
+        if self.config.loop.window_weights == "running":
             return self.criterion.accumulate(counts=torch.stack([self.recipe.task_counts(b) for b in window]).sum(0))
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         autocast = self.accelerator.autocast()
@@ -231,8 +277,8 @@ class Trainer:
 
     def _update(self) -> Tensor:
         gradient_norm = torch.full((), torch.nan, device=self.accelerator.device)
-        if self.optim.clip_norm > 0:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+        if self.config.optim.clip_norm > 0:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
             gradient_norm = cast(Tensor, norm.full_tensor() if isinstance(norm, DTensor) else norm).detach()
         self.optimizer.step()
         self.schedule.step()
@@ -241,19 +287,19 @@ class Trainer:
             self.average.update(self.bare_model)
         return gradient_norm
 
-    def _averaged_model(self) -> nn.Module:
-        return self.bare_model if self.average is None else self.average.module
-
     def _evaluate(self) -> Evaluation:
-        model, selection = self._averaged_model(), self.recipe.selection
+        model, selection = self.evaluated_model, self.recipe.selection
         evaluation = self._evaluate_on(self.recipe.held_out, model)
         badness = evaluation.worst if selection is None else -evaluation.scores[selection]
         best = self.recipe.keep_best and badness < self.progress.best and self._export_if_possible(evaluation)
         if best:
             self.progress.best, self.progress.best_step = badness, self.progress.step
-        self.tracker.evaluation(self.progress.step, evaluation, best)
-        self._draw(model)
+        self._record(evaluation, "held_out", best)
         return evaluation
+
+    def _record(self, evaluation: Evaluation, split: str, best: bool) -> None:
+        self.metrics.evaluation(self.progress.step, evaluation, split, best)
+        self._call("on_evaluation", evaluation, split, best)
 
     def _evaluate_on(self, held_out: HeldOut, model: nn.Module) -> Evaluation:
         device = self.accelerator.device
@@ -263,33 +309,20 @@ class Trainer:
 
     def _report(self) -> None:
         """Evaluate, once, what no choice was made by."""
-        model, recipe, progress = self._averaged_model(), self.recipe, self.progress
+        model, recipe = self.evaluated_model, self.recipe
         best = recipe.report_from == "best"
         if recipe.reports and best:
             assert recipe.load is not None
             if self.accelerator.is_main_process:
-                recipe.load(model, self.run.best)
+                recipe.load(model, self.folder.best)
             broadcast(list(model.state_dict().values()))
         for name, held_out in recipe.reports.items():
             self.reported[name] = self._evaluate_on(held_out, model)
-            self.tracker.evaluation(progress.step, self.reported[name], best, split=name)
-
-    def _draw(self, model: nn.Module) -> None:
-        if self.recipe.pictures is None or not self.accelerator.is_main_process or self.accelerator.is_fsdp2:
-            return
-        training = model.training
-        model.eval()
-        with self.accelerator.autocast():
-            pictures = self.recipe.pictures(model)
-        model.train(training)
-        try:
-            save_pictures(self.run.pictures, pictures, self.progress.step)
-        except OSError as error:
-            self.tracker.say(f"The pictures of step {self.progress.step} could not be written ({error}).")
+            self._record(self.reported[name], name, best)
 
     def _held_out_batches(self, held_out: HeldOut) -> Iterator[tuple[Batch, bool]]:
         """As many batches on every rank; one beyond the last sample does not count."""
-        size, rank, ranks = self.loop.batch_size, self.accelerator.process_index, self.accelerator.num_processes
+        size, rank, ranks = self.config.loop.batch_size, self.accelerator.process_index, self.accelerator.num_processes
         number = len(held_out.samples) if held_out.number is None else held_out.number
         firsts = [start + rank * size for start in range(0, number, ranks * size)]
         keys = [[(i, 0) for i in range(first, min(first + size, number))] for first in firsts]
@@ -302,28 +335,29 @@ class Trainer:
         self.criterion.check_finite()
         self.checkpoints.save(self.progress.step)
         self._checkpointed = self.progress.step
+        self._call("on_checkpoint")
 
     def _checkpoint_if_possible(self) -> None:
         try:
             self._checkpoint()
         except CheckpointError as error:
-            self.tracker.say(f"{error} Training goes on; make room, or the run ends with an error.")
+            self.say(f"{error} Training continues; make room, or the run ends with an error.")
 
     def _export_if_possible(self, evaluation: Evaluation) -> bool:
         try:
-            self._export(self.run.best, evaluation)
+            self._export(self.folder.best, evaluation)
         except ExportError as error:
-            self.tracker.say(f"{error} Training goes on; what was best before is whole.")
+            self.say(f"{error} Training continues; the best model before is intact.")
             return False
         return True
 
     def _export(self, folder: Path, evaluation: Evaluation) -> None:
         # Called by all ranks, which may each hold a share of the model.
         sharded = self.accelerator.is_fsdp2
-        state = self.accelerator.get_state_dict(self.model) if sharded else self._averaged_model().state_dict()
+        state = self.accelerator.get_state_dict(self.model) if sharded else self.evaluated_model.state_dict()
         failure: Exception | None = None
         if self.accelerator.is_main_process:
-            write = partial(self.recipe.export, self._averaged_model(), state)
+            write = partial(self.recipe.export, self.evaluated_model, state)
             failure = export_model(folder, write, self.progress.step, evaluation)
         if any_rank(self.accelerator, failure is not None):
             reason = failure if failure is not None else "the main rank failed"

@@ -170,7 +170,7 @@ def test_killed_run_goes_on_to_the_same_metrics(settings: dict[str, Any], config
     assert not (tmp_path / "run/model").exists()
     result = call(*arguments)
     assert result.returncode == 0, result.stderr
-    assert "Going on from step" in result.stdout
+    assert "Resuming from step" in result.stdout
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 

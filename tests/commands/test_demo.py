@@ -105,7 +105,7 @@ def test_interrupted_demo_ends_its_runs_and_resumes(how: signal.Signals, folder:
     assert not any((run / "model").exists() for run in runs(folder)), "the runs ended before they could be interrupted"
     to_the_end(folder, *words)
     for name in ("average-seed0", "minimax-seed0"):
-        assert "Going on from step" in (folder / f"out/logs/{name}.log").read_text()
+        assert "Resuming from step" in (folder / f"out/logs/{name}.log").read_text()
 
 
 def _running(folder: Path) -> bytes:

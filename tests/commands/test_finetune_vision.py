@@ -182,7 +182,7 @@ def test_killed_run_goes_on_to_the_same_metrics_and_results(
     process.wait()
     result = call("finetune-vision", "--config", file)
     assert result.returncode == 0, result.stderr
-    assert "Going on from step" in result.stdout
+    assert "Resuming from step" in result.stdout
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
     for name in ("results.json", "model/model.safetensors", "best/model.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

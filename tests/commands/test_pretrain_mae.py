@@ -17,7 +17,8 @@ import yaml
 from PIL import Image
 
 from taskrobust.cli import options_of, run
-from taskrobust.training.optim import OptimConfig, make_optimizer
+from taskrobust.training.config import OptimConfig
+from taskrobust.training.optim import make_optimizer
 from taskrobust.vision.data import ImageFolders
 from taskrobust.vision.mae.model import MultiModalMae
 from taskrobust.vision.modalities import NormRgb, Rgb, SemSeg
@@ -151,7 +152,7 @@ def test_killed_run_goes_on_to_the_same_metrics_and_model(
     process.wait()
     result = call("pretrain-mae", "--config", config)
     assert result.returncode == 0, result.stderr
-    assert "Going on from step" in result.stdout
+    assert "Resuming from step" in result.stdout
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
     models = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("run", "whole")]
     assert models[0] == models[1]
@@ -310,7 +311,7 @@ def test_nyu_goes_on_after_kill_and_matches_itself_under_two_processes(tmp_path:
     process.kill()
     process.wait()
     result = call(*arguments, "--output", tmp_path / "killed")
-    assert "Going on from step" in result.stdout
+    assert "Resuming from step" in result.stdout
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     result = call(*arguments, "--output", tmp_path / "two", "--loop.batch_size", 2, processes=2)
     assert result.returncode == 0, result.stderr

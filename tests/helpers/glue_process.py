@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taskrobust.commands.finetune_glue import finetune_glue
-from taskrobust.training.config import LoopConfig
-from taskrobust.training.device import DeviceConfig
-from taskrobust.training.optim import OptimConfig
+from taskrobust.training.config import DeviceConfig, LoopConfig, OptimConfig
 from taskrobust.training.trainer import Trainer
 
 

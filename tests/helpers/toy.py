@@ -24,10 +24,9 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from taskrobust import MultiTaskLoss, Outputs, RiskEstimator, TaskLosses
-from taskrobust.training.config import LoopConfig
-from taskrobust.training.device import DeviceConfig, resolve_device
+from taskrobust.training.config import DeviceConfig, LoopConfig, OptimConfig
+from taskrobust.training.device import resolve_device
 from taskrobust.training.distributed import make_accelerator
-from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import RunFolder
 from taskrobust.training.trainer import Trainer

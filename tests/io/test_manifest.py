@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from taskrobust._io.manifest import Manifest, check_same_settings, differences
+from taskrobust._io.manifest import Manifest
+from taskrobust._io.settings import check_same_settings, differences
 
 THINGS = Manifest(file="things.json", kind="things", format=3, command="make --output")
 

@@ -19,7 +19,7 @@ from taskrobust.synthetic.rooms.primitives import Material, Primitive, Shape, me
 from taskrobust.synthetic.rooms.render import Rendering, render
 from taskrobust.synthetic.rooms.rooms import Domain, Split, generator_of, make_scene
 from taskrobust.synthetic.rooms.store import RECORDS
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.data import MaeCollate, Scenes
 from taskrobust.vision.modalities import Depth, NormRgb, Rgb, SemSeg
 from taskrobust.vision.transforms.crops import CenterCrop, JointCrop

@@ -77,8 +77,8 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
     what = damage(checkpoint(killed, 15))
     outcome = toy(killed, **SETTINGS)
     assert outcome.output.splitlines()[:2] == [
-        f"The checkpoint {checkpoint(killed, 15)} is damaged: {what}. Going on from step 10.",
-        f"Going on from step 10 of {killed}.",
+        f"The checkpoint {checkpoint(killed, 15)} is damaged: {what}. Resuming from step 10.",
+        f"Resuming from step 10 of {killed}.",
     ]
     assert_same_run(killed, reference)
     assert names(killed) == ["step-00000015", "step-00000020"]
@@ -127,7 +127,7 @@ def test_full_disk_costs_checkpoints_but_not_the_run_until_its_end(toy: Toy, tmp
     assert names(run) == ["step-00000005"]
     assert lines(run, "train") == lines(reference, "train")
     outcome = toy(run, **SETTINGS)
-    assert f"Going on from step 5 of {run}." in outcome.output
+    assert f"Resuming from step 5 of {run}." in outcome.output
     assert_same_run(run, reference)
 
 
@@ -185,7 +185,7 @@ def test_two_ranks_fall_back_together(toy: Toy, tmp_path: Path) -> None:
     assert -9 in toy(tmp_path / "run", signal="SIGKILL:17", **settings).codes
     truncate(checkpoint(tmp_path / "run", 15))
     outcome = toy(tmp_path / "run", **settings)
-    assert outcome.output.count("Going on from step 10.") == 1
+    assert outcome.output.count("Resuming from step 10.") == 1
     assert_same_run(tmp_path / "run", tmp_path / "reference")
 
 

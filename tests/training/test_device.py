@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from taskrobust.training import device as device_module
-from taskrobust.training.device import DeviceConfig, bf16_instructions, resolve_device
+from taskrobust.training.config import DeviceConfig
+from taskrobust.training.device import bf16_instructions, resolve_device
 from taskrobust.training.run_folder import RunFolder
 
 

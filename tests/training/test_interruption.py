@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from taskrobust.training.interruption import Interruption
+from taskrobust.training.distributed import Interruption
 from tests.helpers.processes import ROOT, Toy
 from tests.helpers.toy import assert_same_run, lines
 from tests.training.test_nonfinite import spoiled_key
@@ -23,10 +23,10 @@ def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_goes_on_bit_by_bit(
     assert toy(tmp_path / "reference", **settings).codes == [0]
     outcome = toy(tmp_path / "stopped", signal=f"{name}:7", **settings)
     assert outcome.codes == [128 + signal.Signals[name]]
-    said = f"Stopped after step 7 by {name}, with a checkpoint. The same command goes on."
+    said = f"Stopped after step 7 by {name}, with a checkpoint. The same command resumes."
     assert outcome.output.splitlines()[-1] == said
     outcome = toy(tmp_path / "stopped", **settings)
-    assert outcome.output.splitlines()[0] == f"Going on from step 7 of {tmp_path / 'stopped'}."
+    assert outcome.output.splitlines()[0] == f"Resuming from step 7 of {tmp_path / 'stopped'}."
     assert_same_run(tmp_path / "stopped", tmp_path / "reference")
 
 
@@ -35,7 +35,7 @@ def test_all_ranks_stop_if_one_is_asked_to(toy: Toy, tmp_path: Path) -> None:
     assert toy(tmp_path / "reference", **settings).codes == [0, 0]
     outcome = toy(tmp_path / "stopped", signal="SIGTERM:7:1", **settings)
     assert outcome.codes == [143, 143]
-    assert "Stopped after step 8 by another rank, with a checkpoint. The same command goes on." in outcome.output
+    assert "Stopped after step 8 by another rank, with a checkpoint. The same command resumes." in outcome.output
     assert toy(tmp_path / "stopped", **settings).codes == [0, 0]
     assert_same_run(tmp_path / "stopped", tmp_path / "reference")
 
@@ -147,8 +147,8 @@ def test_torchrun_passes_the_signal_on_and_the_run_goes_on_bit_by_bit(toy: Toy, 
     run.terminate()
     output, _ = run.communicate(timeout=60)
     assert run.returncode != 0
-    assert "by SIGTERM, with a checkpoint. The same command goes on." in output
+    assert "by SIGTERM, with a checkpoint. The same command resumes." in output
     assert len(lines(tmp_path / "run")) < len(lines(tmp_path / "reference"))
     outcome = toy(tmp_path / "run", processes=2, **settings)
-    assert "Going on from step " in outcome.output
+    assert "Resuming from step " in outcome.output
     assert_same_run(tmp_path / "run", tmp_path / "reference")

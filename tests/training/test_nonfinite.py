@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from taskrobust.training.sampling import GlobalBatchSampler
+from taskrobust.training.data import GlobalBatchSampler
 from tests.helpers.processes import Toy
 from tests.helpers.toy import SAMPLES, assert_same_run, digests, lines
 
@@ -30,7 +30,7 @@ def test_run_ends_with_an_error_that_names_the_task_and_keeps_its_last_checkpoin
     assert outcome.output.count(error) == processes
     assert [line["step"] for line in lines(tmp_path / "run", "train")] == [2, 4, 6, 8, 10, 12]
     outcome = toy(tmp_path / "run", **settings)
-    assert f"Going on from step 10 of {tmp_path / 'run'}." in outcome.output
+    assert f"Resuming from step 10 of {tmp_path / 'run'}." in outcome.output
     assert outcome.output.count(error) == processes
 
 

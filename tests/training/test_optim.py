@@ -8,7 +8,8 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from taskrobust.training.optim import OptimConfig, make_average, make_optimizer, make_schedule
+from taskrobust.training.config import OptimConfig
+from taskrobust.training.optim import make_average, make_optimizer, make_schedule
 from taskrobust.weighting import SoftmaxMinimax, Uncertainty
 
 STEPS = 100

@@ -31,7 +31,7 @@ def goes_on_exactly(toy: Toy, folder: Path, processes: int, settings: dict[str, 
     assert -9 in outcome.codes
     outcome = toy(killed, processes, **WATCHED | settings)
     assert outcome.codes == [0] * processes, outcome.output
-    assert f"Going on from step 10 of {killed}." in outcome.output
+    assert f"Resuming from step 10 of {killed}." in outcome.output
     assert_same_run(killed, reference)
 
 
@@ -62,7 +62,7 @@ def test_run_killed_while_it_writes_goes_on_from_the_checkpoint_before(toy: Toy,
     unfinished = tmp_path / "killed" / (".best.unfinished" if place == "best" else "checkpoints/.unfinished-00000010")
     assert unfinished.exists()
     outcome = toy(tmp_path / "killed", **settings)
-    assert f"Going on from step 5 of {tmp_path / 'killed'}." in outcome.output
+    assert f"Resuming from step 5 of {tmp_path / 'killed'}." in outcome.output
     assert_same_run(tmp_path / "killed", tmp_path / "reference")
     checkpoints = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
     assert checkpoints == ["step-00000015", "step-00000020"]
@@ -97,7 +97,7 @@ def test_finished_run_gives_its_result_again(toy: Toy, tmp_path: Path) -> None:
     before = lines(tmp_path / "run")
     outcome = toy(tmp_path / "run", **WATCHED)
     assert outcome.codes == [0]
-    assert f"Going on from step {STEPS}" in outcome.output
+    assert f"Resuming from step {STEPS}" in outcome.output
     assert lines(tmp_path / "run") == before
 
 

@@ -4,7 +4,7 @@ from itertools import chain, islice
 import numpy as np
 import pytest
 
-from taskrobust.training.sampling import GlobalBatchSampler, Key
+from taskrobust.training.data import GlobalBatchSampler, Key
 
 
 def keys(batches: int, **arguments: int) -> list[Key]:

@@ -1,8 +1,10 @@
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from taskrobust._io.locks import made_by_one
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.nlp.corpus.annotate import annotate, write_tagged_corpus
 from taskrobust.nlp.corpus.sources import Source
 from taskrobust.nlp.corpus.store import MANIFEST, TOKENIZER
@@ -36,14 +38,14 @@ class CorpusConfig:
 
     train: Path
     held_out: Path
-    train_source: Source | None = None
-    held_out_source: Source | None = None
+    train_source: Annotated[Source | None, MAY_CHANGE] = None  # of a corpus that is there
+    held_out_source: Annotated[Source | None, MAY_CHANGE] = None
     tokenizer: str | None = None
     vocab_size: int = 30_522
     sequence_length: int = 128
     documents: int = 12_000
     held_out_documents: int = 600
-    num_proc: int = 1
+    num_proc: Annotated[int, MAY_CHANGE] = 1
 
 
 def prepare(config: CorpusConfig) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from taskrobust._random import random_bits
 from taskrobust.nlp.glue.reading import Examples, Labels
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 
 _AT_ONCE: Final = 10_000  # examples whose pieces are lists of Python before they go into an array
 _MULTIPLE: Final = 8  # lengths of batches, which matrix units like

@@ -22,15 +22,12 @@ from taskrobust.nlp.glue.scores import GlueScores
 from taskrobust.nlp.glue.submission import write_predictions
 from taskrobust.nlp.glue.table import GlueTable, run_path
 from taskrobust.nlp.glue.tasks import GlueTask
-from taskrobust.training.config import LoopConfig
+from taskrobust.training.config import RunConfig
 from taskrobust.training.device import Device
 from taskrobust.training.distributed import any_rank, make_accelerator
-from taskrobust.training.header import print_start
-from taskrobust.training.optim import OptimConfig
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.results import RESULTS, Result, write_results
-from taskrobust.training.run_folder import Resume, RunFolder
-from taskrobust.training.trainer import Trainer
+from taskrobust.training.run import Run
 from taskrobust.weighting import Uniform
 
 FAILURES: Final = (ValueError, LookupError, OSError, RuntimeError, ArithmeticError)
@@ -60,30 +57,29 @@ class FineTuning:
     output: Path
     max_length: int
     train_samples: int | None
-    loop: LoopConfig
-    optim: OptimConfig
+    command: Callable[..., Any]
+    config: RunConfig
     device: Device
-    resume: Resume
     is_miniature: bool
-    resolved: dict[str, Any]
+    settings: dict[str, Any]
 
     def run(self, task: GlueTask, seeds: list[int]) -> None:
         """Fine-tune on a task with each seed that is not finished."""
         data: _Data | None = None
         for seed in seeds:
-            accelerator = make_accelerator(self.device)
             path = run_path(self.output, task.name, seed)
-            config = self.resolved | {"tasks": [task.name], "seeds": [seed]}
-            with accelerator.main_process_first():
-                run = RunFolder(path, config, self.resume, accelerator.is_main_process)
+            settings = self.settings | {"tasks": [task.name], "seeds": [seed]}
+            config = replace(self.config, loop=replace(self.config.loop, seed=seed))
+            run = Run.start(self.command, path, config, settings, self.device)
+            accelerator = run.accelerator
             if (path / RESULTS).exists():
                 continue
             data = data or self._read_on_all_ranks(task, accelerator)
             Console(quiet=not accelerator.is_main_process).rule(f"{task.name}, seed {seed}")
-            results = self._train(task, seed, data, run, accelerator)
+            results = self._train(task, seed, data, run)
             if accelerator.is_main_process:
                 write_results(path, results)
-                shutil.rmtree(run.checkpoints, ignore_errors=True)
+                shutil.rmtree(run.folder.checkpoints, ignore_errors=True)
             accelerator.wait_for_everyone()
 
     def _read_on_all_ranks(self, task: GlueTask, accelerator: Accelerator) -> _Data:
@@ -114,9 +110,9 @@ class FineTuning:
     def _encode(self, examples: Examples) -> EncodedExamples:
         return encode(examples, self.tokenizer, self.max_length)
 
-    def _train(self, task: GlueTask, seed: int, data: _Data, run: RunFolder, accelerator: Accelerator) -> list[Result]:
+    def _train(self, task: GlueTask, seed: int, data: _Data, run: Run) -> list[Result]:
         torch.manual_seed(seed)  # of the new head
-        model = self._load(self.source, task, accelerator)
+        model = self._load(self.source, task, run.accelerator)
         if self.device.config.compile:
             model.network.base_model.compile(dynamic=True)
 
@@ -133,7 +129,7 @@ class FineTuning:
         layer_names = model.network._no_split_modules or ()
         recipe = Recipe(
             model=model,
-            criterion=MultiTaskLoss([task.name], Uniform()),
+            criterion=MultiTaskLoss([task.name], Uniform(), on_nonfinite=self.config.on_nonfinite),
             data=data.train,
             collate=data.train.collate,
             held_out=dev[task.name],
@@ -145,8 +141,7 @@ class FineTuning:
             report_from="last",
             lengths=data.train.widths,
         )
-        trainer = Trainer(recipe, run, replace(self.loop, seed=seed), self.optim, accelerator)
-        print_start("finetune-glue", trainer, self.device)
+        trainer = run.trainer(recipe)
         evaluations = {task.name: trainer.train()} | trainer.reported
         return [
             Result(
@@ -172,7 +167,7 @@ class FineTuning:
         model = self._load(source, task, accelerator).to(accelerator.device).eval()
         for name, split in task.test.items():
             examples = read_split(self.glue, task, split)
-            predictions = _predict(model, self._encode(examples), self.loop.batch_size, accelerator)
+            predictions = _predict(model, self._encode(examples), self.config.loop.batch_size, accelerator)
             if accelerator.is_main_process:
                 path = self.output / "submission" / f"{name}.tsv"
                 write_predictions(path, task, examples.ids, predictions)

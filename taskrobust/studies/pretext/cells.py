@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from taskrobust._io.atomic import write_atomically
-from taskrobust._io.manifest import check_same_settings
+from taskrobust._io.settings import check_same_settings
 
 
 class Cells:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import Transform
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from taskrobust._random import random_bits
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.data.base import Sample
 from taskrobust.vision.modalities import Modality, Rgb
 

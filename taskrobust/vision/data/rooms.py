@@ -7,7 +7,7 @@ import torch
 
 from taskrobust._io.paths import expand_variables
 from taskrobust.synthetic.rooms.store import MANIFEST, RECORDS
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.data.base import Images, Sample
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import Transform

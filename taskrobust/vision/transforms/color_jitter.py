@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.transforms.seeded import Stream
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.transforms.crops import Transform
 
 if TYPE_CHECKING:

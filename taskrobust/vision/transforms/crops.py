@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from taskrobust._random import random_bits, uniform
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 
 if TYPE_CHECKING:
     from torchvision.tv_tensors import Image, TVTensor

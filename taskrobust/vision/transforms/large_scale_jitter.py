@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import torch
 
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.modalities.rgb import MEAN
 from taskrobust.vision.modalities.semseg import VOID
 from taskrobust.vision.transforms.seeded import Stream

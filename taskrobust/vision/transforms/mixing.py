@@ -5,7 +5,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.transforms.seeded import Stream, global_generators
 
 _MIXING: Final = 0x313C5

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL.Image import Resampling
 
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 from taskrobust.vision.modalities.rgb import MEAN
 from taskrobust.vision.transforms.crops import JointCrop
 from taskrobust.vision.transforms.seeded import Stream, global_generators

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskrobust._random import random_bits, uniform
-from taskrobust.training.sampling import Key
+from taskrobust.training.data import Key
 
 
 class Stream:

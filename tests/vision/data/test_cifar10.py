@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from taskrobust.commands.shards import shards as pack_shards
-from taskrobust.training.sampling import GlobalBatchSampler
+from taskrobust.training.data import GlobalBatchSampler
 from taskrobust.vision.data import Cifar10, ImageFolders, ImageShards, TargetCollate
 from taskrobust.vision.modalities import Depth, NormRgb, Rgb
 from taskrobust.vision.transforms.crops import CenterCrop

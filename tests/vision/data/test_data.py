@@ -16,7 +16,7 @@ from scipy.io import savemat
 from torch.utils.data import DataLoader
 
 from taskrobust._random import random_bits
-from taskrobust.training.sampling import GlobalBatchSampler
+from taskrobust.training.data import GlobalBatchSampler
 from taskrobust.vision.data import ImageFolders, ImageMaps, ImageNet, ImageNetS50, MaeCollate, write_nyuv2
 from taskrobust.vision.modalities import Depth, Modality, NormRgb, Rgb, SemSeg
 from taskrobust.vision.transforms.crops import CenterCrop, JointCrop, Transform

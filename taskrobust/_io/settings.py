@@ -1,0 +1,134 @@
+"""Settings in the plain values of a configuration file, and which of them may change between the processes of a run."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args, get_origin
+
+MAY_CHANGE: Final = "may change while the results stay the same"
+"""Marks a setting of how something is computed or observed, as in ``Annotated[int, MAY_CHANGE]``."""
+
+
+def check_same_settings(
+    place: Path, there: Mapping[str, Any], here: Mapping[str, Any], ignored: Iterable[str] = ()
+) -> None:
+    """Check that something is continued with the settings with which it was started.
+
+    Args:
+        place: The folder or file.
+        there: The settings it was made with, nested mappings of plain values.
+        here: Those of now.
+        ignored: Settings that may change, with dots between the levels.
+
+    Raises:
+        ValueError: If others differ. It names them and both values.
+    """
+    changed = differences(there, here, ignored)
+    if changed:
+        raise ValueError(
+            f"{place} was made with other settings: {'; '.join(changed)}. "
+            "Choose another folder, or the settings with which this one was made."
+        )
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
+    """The settings that differ, one phrase per setting.
+
+    Args:
+        there: Nested mappings of plain values.
+        here: The same.
+        ignored: Settings that may differ, with dots between the levels.
+    """
+    old, new = flatten(there), flatten(here)
+    ignored = set(ignored)
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in ignored
+    ]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as a flat one, with dots between the levels."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def changeable(function: Callable[..., Any], settings: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """The settings of a function that are marked ``MAY_CHANGE``, in its dataclasses and in the classes it is given.
+
+    Args:
+        function: A function or class.
+        settings: Its settings in plain values. Classes are given as ``class_path`` and ``init_args``.
+        prefix: The level above, with a dot.
+
+    Returns:
+        Names with dots between the levels.
+    """
+    names: set[str] = set()
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, value = parameter.annotation, settings.get(name)
+        if name == "run":  # whose fields are settings themselves
+            names |= changeable(kind, settings, prefix)
+        if get_origin(kind) is Annotated:
+            kind, *marks = get_args(kind)
+            if MAY_CHANGE in marks:
+                names |= {f"{prefix}{name}", *(f"{prefix}{name}.{key}" for key in flatten(value or {}))}
+        if not isinstance(value, Mapping):
+            continue
+        if isinstance(value.get("class_path"), str):
+            module, _, cls = value["class_path"].rpartition(".")
+            arguments = value.get("init_args") or {}
+            names |= changeable(getattr(import_module(module), cls), arguments, f"{prefix}{name}.init_args.")
+        for member in (kind, *get_args(kind)):
+            if dataclasses.is_dataclass(member):
+                names |= changeable(member, value, f"{prefix}{name}.")  # type: ignore[arg-type]
+    return names
+
+
+def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a command in plain values, as its configuration file would have them.
+
+    Args:
+        arguments: The arguments of its function by name. The fields of ``run`` are settings themselves.
+    """
+    settings: dict[str, Any] = {name: plain(value) for name, value in arguments.items() if name != "resolved"}
+    run: dict[str, Any] = settings.pop("run", {})
+    return settings | run
+
+
+def plain(value: Any) -> Any:
+    """A setting in the plain values of a configuration file.
+
+    Instances become the path of their class with the settings that its constructor names, functions and classes their
+    path.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, partial):
+        return {"class_path": _path(value.func), "init_args": plain(value.keywords)}
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return {"class_path": _path(value)}
+    names = inspect.signature(type(value)).parameters
+    return {
+        "class_path": _path(type(value)),
+        "init_args": {name: plain(getattr(value, name)) for name in names if hasattr(value, name)},
+    }
+
+
+def _path(item: Any) -> str:
+    return f"{item.__module__}.{item.__qualname__}"

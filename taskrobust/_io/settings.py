@@ -79,7 +79,7 @@ def changeable(function: Callable[..., Any], settings: Mapping[str, Any], prefix
         if get_origin(kind) is Annotated:
             kind, *marks = get_args(kind)
             if MAY_CHANGE in marks:
-                names |= {f"{prefix}{name}", *(f"{prefix}{name}.{key}" for key in flatten(value or {}))}
+                names.add(f"{prefix}{name}")
         if not isinstance(value, Mapping):
             continue
         if isinstance(value.get("class_path"), str):

@@ -19,6 +19,7 @@ from PIL import Image
 
 from taskrobust.cli import options_of, run
 from taskrobust.synthetic.rooms import OBJECTS, generate_scenes
+from taskrobust.training.metrics import CLOCKED
 from taskrobust.training.results import read_results
 from taskrobust.vision.data import TargetCollate
 from taskrobust.vision.downstream import DepthEstimation, DownstreamTask, LinearProbe, Segmentation
@@ -108,7 +109,7 @@ def call(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess[
 
 def metrics(output: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
 
 
 def write_config(settings: dict[str, Any], path: Path) -> Path:
@@ -314,7 +315,8 @@ def test_rooms_are_generated_before(settings: Callable[..., dict[str, Any]], tmp
     (result,) = read_results(tmp_path / "run")
     assert (result.split, result.data) == ("test", "generated rooms (shifted) at 32 px")
     manifest = json.loads((folder / "test/scenes.json").read_text())
-    assert (manifest["split"], manifest["domain"], manifest["pseudo_labels"]) == ("test", "shifted", False)
+    options = manifest["options"]
+    assert (options["split"], options["domain"], options["pseudo_labels"]) == ("test", "shifted", False)
     assert manifest["seed"] != 0  # that of the rooms of pre-training
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from taskrobust.cli import options_of, run
 from taskrobust.training.config import OptimConfig
+from taskrobust.training.metrics import CLOCKED
 from taskrobust.training.optim import make_optimizer
 from taskrobust.vision.data import ImageFolders
 from taskrobust.vision.mae.model import MultiModalMae
@@ -91,7 +92,7 @@ def call(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess[
 
 def metrics(output: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
 
 
 def assert_same_curve(output: Path, reference: Path) -> None:

@@ -1,51 +1,50 @@
 """One fine-tuning in a process of its own, which may kill itself.
 
-python tests/nlp/glue_process.py SETTINGS_AS_JSON [STEP]
+python -m tests.helpers.glue_process SETTINGS_AS_JSON [STEP]
 """
 
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from taskrobust.commands.finetune_glue import finetune_glue
-from taskrobust.training.config import DeviceConfig, LoopConfig, OptimConfig
+from taskrobust.training.callbacks import Callback
+from taskrobust.training.config import DeviceConfig, LoopConfig, OptimConfig, RunConfig
 from taskrobust.training.trainer import Trainer
 
 
-def finetune(model: str, glue: str, output: str, **settings: Any) -> Any:
+class Dies(Callback):
+    """Kills the process after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, trainer: Trainer) -> None:
+        if trainer.progress.step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def finetune(model: str, glue: str, output: str, callbacks: Sequence[Callback] = (), **settings: Any) -> Any:
     """Fine-tune for a few steps, in as little as the test needs."""
     few = {"steps": 12, "batch_size": 8, "eval_every": 5, "checkpoint_every": 4, "log_every": 2}
-    loop = LoopConfig(**few | settings.pop("loop", {}))
-    may_differ = {"model": model, "glue": glue, "loop": asdict(loop), "train_samples": settings.get("train_samples")}
-    return finetune_glue(
-        model,
-        glue,
-        Path(output),
-        tasks=settings.pop("tasks", ["cola"]),
-        seeds=settings.pop("seeds", [0]),
-        loop=loop,
+    run = RunConfig(
+        loop=LoopConfig(**few | settings.pop("loop", {})),
         optim=OptimConfig(lr=1e-3, weight_decay=0.1, warmup_steps=0.06),
         device=DeviceConfig(device="cpu", precision="fp32"),
-        resolved=may_differ,
-        **settings,
+        resume=settings.pop("resume", "auto"),
+        callbacks=list(callbacks),
     )
+    settings = {"tasks": ["cola"], "seeds": [0]} | settings
+    return finetune_glue(model, glue, Path(output), run=run, **settings)
 
 
 def main(settings: str, dies_after: str = "never") -> None:
-    step = Trainer._step
-
-    def dies(self: Trainer, batches: Iterator[Any]) -> None:
-        step(self, batches)
-        if str(self.progress.step) == dies_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Trainer._step = dies  # type: ignore[method-assign]
-    finetune(**json.loads(settings))
+    callbacks = [] if dies_after == "never" else [Dies(int(dies_after))]
+    finetune(callbacks=callbacks, **json.loads(settings))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A small recipe for the engine's tests: three heads on a shared trunk, uneven counts, dropout.
 
-python tests/training/toy.py OUTPUT [key=value ...]
+python -m tests.helpers.toy OUTPUT [key=value ...]
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,12 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from taskrobust import MultiTaskLoss, Outputs, RiskEstimator, TaskLosses
-from taskrobust.training.config import DeviceConfig, LoopConfig, OptimConfig
+from taskrobust._io.settings import changeable, recorded
+from taskrobust.training.callbacks import Callback
+from taskrobust.training.config import DeviceConfig, LoopConfig, OptimConfig, RunConfig
 from taskrobust.training.device import resolve_device
 from taskrobust.training.distributed import make_accelerator
+from taskrobust.training.metrics import CLOCKED
 from taskrobust.training.recipe import HeldOut, Recipe
 from taskrobust.training.run_folder import RunFolder
 from taskrobust.training.trainer import Trainer
@@ -115,51 +118,63 @@ class ToyScores:
         return {"closeness": -float(self.sums[0] / self.sums[1])}
 
 
-class ToyTrainer(Trainer):
-    """Notes the parameters of each step, and does to itself what a test wants to happen."""
+class Watch(Callback):
+    """Notes the parameters of each step, and does to the run what a test wants to happen."""
 
-    watching: dict[str, str]
+    def __init__(self, **watching: str) -> None:
+        self.watching = watching
 
-    def _step(self, batches: Iterator[Any]) -> None:
-        time.sleep(float(self.watching.get("pause", 0)))
-        size, step, *more = self.watching.get("full", "0:never").split(":")
-        mine = more in ([], [str(self.accelerator.process_index)]) or more[0] == "until"
-        if step == str(self.progress.step + 1) and mine:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
-        if more == ["until", str(self.progress.step + 1)]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        super()._step(batches)
-        if self.accelerator.is_main_process:
-            note = {"step": self.progress.step, "digest": digest(self.bare_model.state_dict())}
-            with (self.run.path / "parameters.jsonl").open("a") as file:
+    def on_start(self, trainer: Trainer) -> None:
+        if "die_in_checkpoint" in self.watching:
+            place, step = self.watching["die_in_checkpoint"].split(":")
+            die_in_checkpoint(trainer, place, int(step))
+        self._before(trainer, trainer.progress.step + 1)
+
+    def on_step(self, trainer: Trainer) -> None:
+        step, rank = trainer.progress.step, str(trainer.accelerator.process_index)
+        if trainer.is_main:
+            note = {"step": step, "digest": digest(trainer.bare_model.state_dict())}
+            with (trainer.folder.path / "parameters.jsonl").open("a") as file:
                 file.write(json.dumps(note) + "\n")
-        name, step, *rank = self.watching.get("signal", "SIGTERM:never").split(":")
-        if step == str(self.progress.step) and rank in ([], [str(self.accelerator.process_index)]):
+        name, when, *ranks = self.watching.get("signal", "SIGTERM:never").split(":")
+        if when == str(step) and ranks in ([], [rank]):
             os.kill(os.getpid(), signal.Signals[name])
+        self._before(trainer, step + 1)
 
-    def die_in_checkpoint(self, place: str, step: int) -> None:
-        """Die among the ``files`` of a checkpoint, before its ``manifest`` or ``rename``, or in the ``best`` export."""
-        owner, name = {
-            "files": (self.tracker, "state_dict"),
-            "manifest": (self.checkpoints, "_finish"),
-            "rename": (Path, "rename"),
-            "best": (Path, "replace"),
-        }[place]
-        method = getattr(owner, name)
+    def _before(self, trainer: Trainer, step: int) -> None:
+        time.sleep(float(self.watching.get("pause", 0)))
+        size, when, *more = self.watching.get("full", "0:never").split(":")
+        mine = more in ([], [str(trainer.accelerator.process_index)]) or more[0] == "until"
+        if when == str(step) and mine:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
+        if more == ["until", str(step)]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-        def dies(*arguments: Any) -> Any:
-            if self.progress.step == step and (place != "best" or arguments[0].name == ".best.unfinished"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return method(*arguments)
 
-        setattr(owner, name, dies)
+def die_in_checkpoint(trainer: Trainer, place: str, step: int) -> None:
+    """Die among the ``files`` of a checkpoint, before its ``manifest`` or ``rename``, or in the ``best`` export."""
+    owner, name = {
+        "files": (trainer.metrics, "state_dict"),
+        "manifest": (trainer.checkpoints, "_finish"),
+        "rename": (Path, "rename"),
+        "best": (Path, "replace"),
+    }[place]
+    method = getattr(owner, name)
+
+    def dies(*arguments: Any) -> Any:
+        if trainer.progress.step == step and (place != "best" or arguments[0].name == ".best.unfinished"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return method(*arguments)
+
+    setattr(owner, name, dies)
 
 
 def lines(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
-    """The metrics of a run, without the one that a clock measured."""
+    """The metrics of a run, without those that depend on the machine."""
     read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in read:
-        line.pop("samples_per_second", None)
+        for name in CLOCKED:
+            line.pop(name, None)
     return [line for line in read if split in (None, line["split"])]
 
 
@@ -209,7 +224,7 @@ def toy_weighting(name: str) -> Weighting:
     return DWA(period=None) if name == "dwa_by_epoch" else make_weighting(name)
 
 
-def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
+def make_trainer(output: Path, settings: dict[str, str]) -> Trainer:
     watching = {name: settings.pop(name) for name in WATCHING if name in settings}
     loop = LoopConfig(steps=STEPS, batch_size=4, log_every=2, eval_every=10, checkpoint_every=5)
     optim = OptimConfig(lr=1e-2, warmup_steps=2)
@@ -223,8 +238,11 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
         loop.steps = None
     compute = resolve_device(device, output)
     accelerator = make_accelerator(compute)
-    described = {"loop": asdict(loop), "optim": asdict(optim) | {"betas": list(optim.betas)}, "toy": settings}
-    run = RunFolder(output, compute.recorded_in(described), main=accelerator.is_main_process)
+    config = RunConfig(loop=loop, optim=optim, device=device, callbacks=[Watch(**watching)])
+    if settings.pop("trackers", "") == "none":
+        config.trackers = []
+    described = compute.recorded_in(recorded({"run": config, "toy": settings}) | {"callbacks": []})
+    folder = RunFolder(output, "toy", described, changeable(RunConfig, described), main=accelerator.is_main_process)
     torch.manual_seed(loop.seed)
     data = ToyData(_key(settings, "spoiled"), _key(settings, "broken"))
     criterion = MultiTaskLoss(
@@ -257,12 +275,7 @@ def make_trainer(output: Path, settings: dict[str, str]) -> ToyTrainer:
         task_counts=lambda batch: batch["present"].float().sum(0),
         layers=(nn.Sequential,),
     )
-    trainer = ToyTrainer(recipe, run, loop, optim, accelerator)
-    trainer.watching = watching
-    if "die_in_checkpoint" in watching:
-        place, step = watching["die_in_checkpoint"].split(":")
-        trainer.die_in_checkpoint(place, int(step))
-    return trainer
+    return Trainer(recipe, folder, config, accelerator)
 
 
 def _key(settings: dict[str, str], name: str) -> tuple[int, ...]:

@@ -121,7 +121,7 @@ def test_full_disk_costs_checkpoints_but_not_the_run_until_its_end(toy: Toy, tmp
     assert outcome.codes == [1]
     for step in (10, 15, 20):
         assert f"The checkpoint of step {step} could not be written to {run / 'checkpoints'} (" in outcome.output
-    assert outcome.output.count("Training goes on; make room, or the run ends with an error.") == 2
+    assert outcome.output.count("Training continues; make room, or the run ends with an error.") == 2
     assert "CheckpointError: The checkpoint of step 20" in outcome.output
     assert "; the checkpoint of step 5 is whole." in outcome.output.splitlines()[-1]
     assert names(run) == ["step-00000005"]
@@ -144,12 +144,12 @@ def test_lines_that_waited_are_written_once_by_two_ranks(toy: Toy, tmp_path: Pat
 def test_full_disk_costs_no_line_and_no_model(toy: Toy, tmp_path: Path, reference: Path) -> None:
     """No file may grow beyond 1,500 bytes from step 8 to 12: no metrics, no checkpoint, no best model."""
     run = tmp_path / "run"
-    outcome = toy(run, full="1500:8:until:12", **SETTINGS)
+    outcome = toy(run, full="1500:8:until:12", trackers="none", **SETTINGS)
     assert outcome.codes == [0], outcome.output
-    assert f"The metrics of step 8 could not be written to {run} (" in outcome.output
-    assert outcome.output.count("They wait in memory and in the checkpoints.") == 1
+    assert f"The metrics of step 8 could not be written to {run / 'metrics.jsonl'} (" in outcome.output
+    assert outcome.output.count("They are kept in memory and in the checkpoints.") == 1
     assert f"The model of step 10 could not be written to {run / 'best'} (" in outcome.output
-    assert "Training goes on; what was best before is whole." in outcome.output
+    assert "Training continues; the best model before is intact." in outcome.output
     expected = lines(reference)
     for line in expected:
         line["best"] = line.get("best") and line["step"] != 10
@@ -166,7 +166,7 @@ def test_run_that_ends_on_a_full_disk_says_what_is_missing_and_goes_on(
     run = tmp_path / "run"
     outcome = toy(run, full="3000:20", **SETTINGS)
     assert outcome.codes == [1]
-    assert f"The metrics of step 20 could not be written to {run} (" in outcome.output
+    assert f"The metrics of step 20 could not be written to {run / 'metrics.jsonl'} (" in outcome.output
     assert toy(run, **SETTINGS).codes == [0]
     assert_same_run(run, reference)
 
@@ -174,7 +174,7 @@ def test_run_that_ends_on_a_full_disk_says_what_is_missing_and_goes_on(
 def test_full_disk_on_one_of_two_ranks_is_said_on_both(toy: Toy, tmp_path: Path) -> None:
     outcome = toy(tmp_path / "run", processes=2, full="10000:8:1")
     assert outcome.codes == [1, 1]
-    assert outcome.output.count("Training goes on; make room, or the run ends with an error.") == 2
+    assert outcome.output.count("Training continues; make room, or the run ends with an error.") == 2
     assert "(another rank failed); the checkpoint of step 5 is whole." in outcome.output
     assert names(tmp_path / "run") == ["step-00000005"]
 

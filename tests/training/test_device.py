@@ -100,7 +100,7 @@ def test_fp16_on_the_cpu_is_refused() -> None:
 def start(run: Path, **settings: Any) -> Any:
     """Choose, and open the run folder as the commands do."""
     device = resolve_device(DeviceConfig(device="cpu", **settings), run)
-    RunFolder(run, device.recorded_in({"seed": 0}))
+    RunFolder(run, "toy", device.recorded_in({"seed": 0}), {"device.threads"})
     return device
 
 

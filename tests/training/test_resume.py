@@ -123,6 +123,6 @@ def test_another_number_of_samples_a_step_is_refused(toy: Toy, tmp_path: Path) -
     outcome = toy(tmp_path / "run", processes=2)
     assert outcome.codes == [1, 1]
     assert (
-        "ValueError: Expected 4 samples a step, as in the run so far, got 8: batch_size 4 x accumulation 1 x "
+        "ValueError: Expected 4 samples per step, as in the run so far, got 8: batch_size 4 x accumulation 1 x "
         "2 processes. Choose the batch_size that fits this number of processes."
     ) in outcome.output

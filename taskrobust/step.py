@@ -1,18 +1,37 @@
 """One step of the optimizer: the batches whose losses are weighted together."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from taskrobust._compile import opaque_to_compile
 from taskrobust._state import restore_buffers_unless
+from taskrobust.faults import Faults, OnNonfinite
 from taskrobust.outputs import Shared, TaskLosses
+from taskrobust.ranks import Ranks
+from taskrobust.risk import RiskEstimator
+from taskrobust.weighting import Weighting
 from taskrobust.weighting._gramian import GramianEstimator
 
-if TYPE_CHECKING:
-    from taskrobust.loss import MultiTaskLoss
+
+class Criterion(Protocol):
+    """What a step uses of ``MultiTaskLoss``."""
+
+    tasks: tuple[str, ...]
+    weighted_tasks: tuple[str, ...]
+    weighting: Weighting
+    risk: RiskEstimator
+    weight_sum: float | Literal["tasks", "paper"]
+    min_weight: float
+    on_nonfinite: OnNonfinite
+    ranks: Ranks
+    faults: Faults
+    skipped: Tensor
+
+    def auxiliary_weights(self, device: torch.device) -> Tensor:
+        """Weights of the auxiliary tasks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +110,7 @@ class Step:
 
     def __init__(
         self,
-        criterion: "MultiTaskLoss",
+        criterion: Criterion,
         counts: Tensor,
         sums: Tensor | None = None,
         *,

@@ -20,7 +20,7 @@ def as_task_losses(losses: Losses, tasks: Sequence[str], device: torch.device, c
         losses: The losses.
         tasks: Names of the tasks in their order.
         device: Where the losses must be.
-        counts_for: What needs the number of elements behind a mean, if anything does.
+        counts_for: The strategy or risk estimator that needs the number of elements of each mean, if any.
 
     Raises:
         ValueError: If the losses are not those of the tasks.

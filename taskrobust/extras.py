@@ -33,7 +33,7 @@ def require(extra: str, user: str) -> None:
 
     Args:
         extra: Name of the extra.
-        user: What needs it: the name of a subpackage.
+        user: Name of the subpackage or command that needs it.
 
     Raises:
         MissingExtraError: If a module is missing.

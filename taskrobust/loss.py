@@ -48,7 +48,7 @@ class MultiTaskLoss(StatefulModule):
         weight_sum: Sum of the weights of the present tasks: a number, or ``"tasks"`` for their number. ``"paper"``
             keeps the scale of the strategy's paper, so that strategies differ in the size of their steps.
         min_weight: Smallest share of any present task in that sum.
-        on_nonfinite: What a loss that is NaN or infinite does. ``raise``: a ``NonFiniteLossError`` that names the task,
+        on_nonfinite: How to handle a loss that is NaN or infinite. ``raise``: a ``NonFiniteLossError`` that names the task,
             on the CPU at once, on other devices when :meth:`check_finite` is called. ``skip``: the total is 0, no state
             changes, ``last.finite`` is False and the step is counted in ``skipped``. Its gradients may be NaN: call
             :meth:`guard` once, so that the optimizer skips the step, too.
@@ -128,7 +128,7 @@ class MultiTaskLoss(StatefulModule):
             losses: ``TaskLosses`` over all tasks, ``Outputs`` that hold them, or the mean loss of each task by name:
                 a tensor of shape [], or a pair of it and its number of elements, or None for an absent task; or mean
                 losses in one tensor of shape [T].
-            shared: What the tasks share, for strategies that need gradients: parameters of the last shared layer, the
+            shared: Shared parameters or activation, for strategies that need gradients: parameters of the last shared layer, the
                 activation after it, or ``DisjointRows``. None uses that of ``Outputs``.
 
         Raises:
@@ -168,7 +168,7 @@ class MultiTaskLoss(StatefulModule):
     def accumulate(
         self, *, counts: Tensor | None = None, losses: TaskLosses | None = None, divided_by: float = 1.0
     ) -> Iterator[None]:
-        """Treats all calls inside the context as one step: their gradients sum to that of the combined batch.
+        """Treat all calls inside the context as one step: their gradients sum to that of the combined batch.
 
         The weights are fixed when the window opens. Given the window's ``counts`` they follow from the running risks up
         to the step before, at no extra cost. Given its ``losses``, from a first pass without gradient, they follow from
@@ -256,7 +256,7 @@ class MultiTaskLoss(StatefulModule):
         self.weighting.end_epoch()
 
     def check_finite(self) -> None:
-        """Raise if a step since the last call had a loss or weight that cannot be. Waits for the device.
+        """Raise if a step since the last call had an invalid loss or weight. Synchronizes with the device.
 
         Raises:
             NonFiniteLossError: If a loss was not finite, unless such steps are skipped. Names the tasks.

@@ -1,4 +1,4 @@
-"""What a model returns for a batch of several tasks."""
+"""Losses of a batch of several tasks, and the outputs of a model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ class TaskLosses:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a model returns where its losses are not all: ``criterion(outputs)`` takes it whole.
+    """Outputs of a model: its losses, and optionally more. Pass it to the criterion: ``criterion(outputs)``.
 
     Example:
         >>> losses = TaskLosses(torch.tensor([6.0, 1.0]), torch.tensor([2, 1]))
@@ -152,8 +152,8 @@ class Outputs:
 
     Args:
         losses: Losses of each task.
-        shared: What the tasks share, for strategies that need gradients.
-        predictions: What was predicted, detached.
+        shared: Shared parameters or activation, for strategies that need gradients.
+        predictions: Predictions, detached.
     """
 
     losses: TaskLosses

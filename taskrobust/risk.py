@@ -36,7 +36,7 @@ class RiskEstimator(TaskModule):
     Args:
         smoothing: :math:`\beta` in [0, 1). 0 uses the risks of the current batch.
         min_count: :math:`n_\min`. The risk of a task with fewer elements is shrunk towards zero.
-        normalization: What one unit of risk is. ``none``: the loss's own unit. ``initial``: the task's mean risk over
+        normalization: The unit of risk. ``none``: that of the loss. ``initial``: the task's mean risk over
             its first ``reference_steps`` batches. ``ema``: the task's own slow mean with decay ``reference_decay``, so
             that a risk says how the task does compared with its recent past. ``chance``: :math:`\log C_t`, the
             cross-entropy of a guess among :math:`C_t` classes, given in ``reference``. ``static``: the values given in

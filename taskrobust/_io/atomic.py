@@ -13,7 +13,7 @@ _UNFINISHED = ".unfinished"
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file or folder at, which takes its place when the block ends without an error.
 
-    What was at the place before stays there until then. One process at a time writes to a place.
+    An earlier file or folder at that place stays there until then. Only one process may write to a place at a time.
 
     Args:
         path: The place. Its parent folder must exist.

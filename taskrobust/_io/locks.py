@@ -12,10 +12,10 @@ _POLL = 0.5
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, after waiting for other processes for as long as it takes.
+    """Hold the lock of a folder, after waiting for the process that holds it.
 
     Args:
-        folder: The folder, which need not exist. The lock file lies beside it.
+        folder: The folder, which need not exist. The lock file is in its parent folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as file:
@@ -46,14 +46,14 @@ def exclusive(path: Path, refusal: str) -> Iterator[None]:
 
 
 def made_by_one(folder: Path, make: Callable[[], None], is_complete: Callable[[], bool]) -> None:
-    """Make something on rank 0 while the other ranks, and other runs that need the same, wait.
+    """Make something on rank 0 while the other ranks, and other runs that make the same, wait.
 
     Call this before the ranks form a process group, whose collectives time out.
 
     Args:
-        folder: What is locked in the meantime.
-        make: Makes what is not there yet.
-        is_complete: Whether it is all there.
+        folder: The folder to lock.
+        make: Makes what is missing.
+        is_complete: Whether everything is there.
     """
     if int(os.environ.get("RANK", 0)) == 0:
         with locked(folder):

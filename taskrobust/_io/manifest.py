@@ -1,4 +1,4 @@
-"""What a generated folder holds, what it was made with, and whether it is complete."""
+"""Manifests of generated folders: their contents, their options, and whether they are complete."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Manifest:
 
     Args:
         file: Its name in the folder.
-        kind: What the folder holds, in the plural, such as "shards".
+        kind: The contents of the folder, such as "shards".
         format: Number of the format, increased when this version cannot read what an earlier one wrote.
         command: The command that makes such a folder, completed by the name of the folder.
     """
@@ -31,9 +31,9 @@ class Manifest:
 
         Args:
             folder: The folder.
-            options: What it is made with.
-            complete: Whether all of it is there.
-            content: What it holds.
+            options: The options it is made with.
+            complete: Whether it is complete.
+            content: Its contents.
         """
         manifest = {"format": self.format, "complete": complete, "options": dict(options), **content}
         write_atomically(folder / self.file, json.dumps(manifest, indent=1) + "\n")
@@ -74,7 +74,7 @@ class Manifest:
         return manifest
 
     def is_complete(self, folder: Path) -> bool:
-        """Whether a folder is there and complete, with the files that ``shards`` of its manifest names."""
+        """Whether a folder exists and is complete, including the files that ``shards`` of its manifest names."""
         if not (folder / self.file).exists():
             return False
         manifest = self.read(folder)

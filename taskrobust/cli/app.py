@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from taskrobust.cli.options import Options
 
 COMMANDS = {
-    "demo": "Pre-train two small PoS-BERTs on generated text and compare them, in minutes.",
+    "demo": "Pre-train two small PoS-BERTs on generated text and compare them.",
     "demo vision": "The same with two small MM-MAEs on generated rooms.",
     "annotate": "Tag text and encode it as a corpus for pre-training.",
     "pretrain-bert": "Pre-train a Part-of-Speech Mask BERT.",
     "pretrain-mae": "Pre-train a Multi-Modal Mask MAE.",
     "finetune-glue": "Fine-tune a pre-trained model on GLUE and score it.",
     "finetune-vision": "Fine-tune for classes, segmentation or depth.",
-    "compare": "Compare runs: who is best in the worst case, at which cost.",
+    "compare": "Compare runs: best worst case, and its cost.",
     "reproduce table1": "Pre-train with weightings, fine-tune on GLUE, compare.",
     "reproduce table2": "The same for classification, segmentation and depth.",
     "reproduce table3": "Measure what each weighting adds to a training step.",
     "reproduce figure3": "Draw segmentations after each weighting.",
-    "theory bound": "Measure Algorithm 1 beside the bound of Theorem 3.1.",
+    "theory bound": "Compare Algorithm 1 with the bound of Theorem 3.1.",
     "theory sample-complexity": "Count the samples tasks need.",
     "theory appendix-c": "Show what averaging costs the worst task.",
     "pretext synthetic": "Measure processors on generated data.",
@@ -43,7 +43,7 @@ COMMANDS = {
     "configs": "List the configurations that come with taskrobust.",
     "env": "Print the versions and devices that a bug report should name.",
 }
-"""What each command does. Its function has its name, in a file of that name in ``taskrobust.commands``."""
+"""Summary of each command. The function of a command has its name, in a file of that name in taskrobust/commands/."""
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise ``KeyboardInterrupt``, or exit at once during an import: some libraries catch it there and go on."""
+    """Raise ``KeyboardInterrupt``, or exit at once during an import: some libraries catch it there and continue."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, b"Interrupted.\n")
@@ -129,7 +129,7 @@ def run(name: str, settings: dict[str, Any]) -> Any:
 
     Args:
         name: Name of the command.
-        settings: What the configuration file would say.
+        settings: The contents of the configuration file.
     """
     command = options_of(name)
     return command.call(command.parse_settings(settings))

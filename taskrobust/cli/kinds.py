@@ -1,4 +1,4 @@
-"""What the type of a parameter says about its values."""
+"""Types of parameters, and the values they allow."""
 
 import dataclasses
 import inspect

@@ -68,7 +68,7 @@ class Options:
         return self._parsed(self.parser.parse_args, self._as_the_parser_wants(list(words), settings), settings)
 
     def parse_settings(self, values: Mapping[str, Any]) -> Namespace:
-        """Parse what a configuration file would say.
+        """Parse the contents of a configuration file.
 
         Raises:
             UsageError: If it is wrong.
@@ -185,7 +185,7 @@ class Options:
 
 
 def _config(name: str, settings: Settings) -> str:
-    """What a configuration file says, checked, in one line."""
+    """The checked contents of a configuration file, in one line."""
     path = find_config(name)
     try:
         values = yaml.safe_load(path.read_text())
@@ -226,7 +226,7 @@ def _one_line(values: Any) -> str:
 
 
 def _sentence(message: str, settings: Settings) -> str:
-    """What the parser says is wrong, as one sentence that names the option, what was expected and what came."""
+    """An error of the parser as one sentence that names the option, the expected and the given value."""
     name = ".".join(re.findall(r'Parser key "(.*?)"', message))
     where = settings.where(name)
     missing = re.search(r"arguments are required: (.*)", message)

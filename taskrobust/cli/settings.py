@@ -16,7 +16,7 @@ class UsageError(ValueError):
 
 
 class Settings:
-    """What configuration files and a command line set, in the order in which they are read.
+    """Settings of configuration files and a command line, in the order in which they are read.
 
     Args:
         command: Name of the command.
@@ -124,7 +124,7 @@ class Settings:
         }
 
     def _below(self, name: str, kind: Any, key: str) -> Mapping[str, Any] | None:
-        """What an option may have inside, by name with its type. None if that is not known here."""
+        """The options inside of an option, by name with their types. None if they are unknown here."""
         item, cls = item_of(kind), group_of(kind)
         if item is not None:
             return {key: item}
@@ -173,7 +173,7 @@ def _within(file: Path | None) -> str:
 
 
 def _imported(path: str) -> type | None:
-    """A class by its path. None if it cannot be imported, of which the library says why."""
+    """A class by its path. None if it cannot be imported; the parser then reports why."""
     module, _, name = path.rpartition(".")
     try:
         found = getattr(import_module(module), name)

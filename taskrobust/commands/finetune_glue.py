@@ -38,26 +38,26 @@ def finetune_glue(
     run: RunConfig = _RUN,
     resolved: dict[str, Any] | None = None,
 ) -> "GlueTable":
-    """Fine-tune a pre-trained model on GLUE and score it on the dev sets, several times a task.
+    """Fine-tune a pre-trained model on GLUE with several seeds per task, and score it on the development sets.
 
     The output folder holds a run folder TASK/seedK for each task and seed, with the last model in model/ and its scores
     in results.json, and table.md and table.json: the median over seeds of each task, the averages and the worst task.
-    Runs that are finished are not repeated. A task that fails does not keep the others from being trained.
+    Runs that are finished are not repeated. If a task fails, the others are still trained.
 
     The defaults are those of Table 5: ten epochs, learning rate 2e-5, batches of 32, weight decay 0.1, linear decay,
     and a warm-up of 6 % of the steps.
 
     Args:
-        model: What is fine-tuned: a run folder of ``pretrain-bert``, the folder of a model, or a name on the hub.
+        model: The model to fine-tune: a run folder of ``pretrain-bert``, the folder of a model, or a name on the hub.
         glue: A folder that holds the official folders of the tasks (CoLA, SST-2, ...), the name of a data set that
             ``datasets`` loads, such as nyu-mll/glue, or ``miniature`` for a small GLUE that is generated into the
             output folder.
         output: Folder of the runs and the table.
         tasks: The tasks, by name, or all.
-        seeds: Seeds of head, order of the data and dropout. A number says how many: 5 takes 0, 1, 2, 3 and 4. A list
-            names them: [0, 3].
-        train_samples: Most training samples of a task, always the same ones. None takes all.
-        max_length: Most pieces of a sentence or pair; longer ones are cut.
+        seeds: Seeds of head, order of the data and dropout. A number of seeds: 5 uses 0, 1, 2, 3 and 4. Or a list of
+            seeds: [0, 3].
+        train_samples: Maximum number of training samples per task, always the same ones. None uses all.
+        max_length: Maximum number of tokens per sentence or pair; longer ones are truncated.
         predict: Whether to write predictions on the test sets, in the leaderboard's format, to submission/ in the
             output folder: those of the seed whose score is the median.
         run: Loop, optimizer, device and the other settings of a run. Defaults to ten epochs if there are neither steps
@@ -77,7 +77,7 @@ def finetune_glue(
     chosen, named_seeds = glue_tasks(tasks), _seeds(seeds)
     source = expand_variables(glue)
 
-    # What follows takes seconds to import, and neither the options nor a mistake in them need it.
+    # These take seconds to import, which --help and errors in options do not need.
     from taskrobust.nlp.classifier import find_pretrained, load_tokenizer
     from taskrobust.nlp.glue.miniature import write_miniature_glue
     from taskrobust.nlp.glue.runs import FAILURES, FineTuning, UnreadableError

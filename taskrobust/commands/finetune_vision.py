@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskrobust.vision.figures import Picture
 
 NO_MODEL: Final = "none"
-"""What is given as the model where nothing was pre-trained."""
+"""The model that stands for no pre-training."""
 
 _MODALITIES: Final[dict[str, Modality]] = {"rgb": Rgb(), "depth": Depth()}
 
@@ -67,30 +67,30 @@ def finetune_vision(
 ) -> None:
     """Fine-tune a pre-trained encoder for one task: image classes, semantic segmentation or depth.
 
-    The run folder holds config.yaml (with it the run goes on), metrics.jsonl, tensorboard/, pictures/ of predictions at
+    The run folder holds config.yaml, metrics.jsonl, tensorboard/, pictures/ of predictions at
     each evaluation, checkpoints/ until the run is finished, the final model in model/, the one with the best score on
-    the held-out images in best/, and in the end results.json: what the best model scores on the test images. The test
-    images play no other part, and a run that has results is not run again. All scores are of the largest square in the
+    the held-out images in best/, and in the end results.json: the scores of the best model on the test images. The test
+    images are used for nothing else, and a run that has results is not run again. All scores are of the largest square in the
     middle of an image, resized to the size of the crops.
 
     Args:
-        model: What was pre-trained: a run folder, a model's folder or a name on the hub. ``none`` starts from random
+        model: The pre-trained model: a run folder, a model's folder or a name on the hub. ``none`` starts from random
             parameters.
-        task: What is learned: ``Classification``, ``LinearProbe``, ``Segmentation`` or ``DepthEstimation``.
+        task: The downstream task.
         output: The run folder.
-        train: The training images, with what is to be predicted.
-        held_out: The images that the best model is chosen by.
-        test: The images that results.json is about. None takes the held-out ones.
-        rooms: Generated rooms, in place of ``train`` and ``held_out``, and of ``test`` where that is None. Those that
-            are not there yet are generated.
-        inputs: What the model reads, such as ``rgb`` or ``rgb`` and ``depth``. Maps are predicted on the grid of the
-            first.
+        train: The training images and their targets.
+        held_out: The images that select the best model.
+        test: The images of results.json. Defaults to the held-out ones.
+        rooms: Generated rooms, in place of ``train`` and ``held_out``, and of ``test`` if that is None. Missing rooms
+            are generated.
+        inputs: The maps that the model reads, such as ``rgb`` or ``rgb`` and ``depth``. Maps are predicted on the grid
+            of the first.
         encoder: The size of the encoder where ``model`` is ``none``.
-        size: Side of the crops in pixels, a multiple of the patch's. None takes that of pre-training.
-        augmentation: How training images are changed: ``Crops``, ``LargeScale`` or ``RandAugment``.
-        drop_path: Probability with which the encoder's last block is left out for a sample in training. It is lower the
-            earlier a block comes.
-        pictures: How many of the held-out images are drawn at each evaluation, where maps are predicted.
+        size: Side of the crops in pixels, a multiple of the patch's. Defaults to that of pre-training.
+        augmentation: Augmentation of the training images.
+        drop_path: Probability of skipping the encoder's last block for a sample in training. It decreases linearly
+            to 0 at the first block.
+        pictures: Number of held-out images to draw at each evaluation, if maps are predicted.
         run: Loop, optimizer, device and the other settings of a run.
         resolved: The configuration in plain values, recorded in the run folder. Defaults to that of the arguments.
 

@@ -32,9 +32,9 @@ class BertShape:
         layers: Transformer layers.
         hidden: Width of the hidden states.
         heads: Attention heads.
-        intermediate: Width inside the feed-forward layers. None takes four times ``hidden``.
-        dropout: Probability of dropout in the hidden states and in the attention; in the attention there is none where
-            batches are unpadded.
+        intermediate: Width of the feed-forward layers. Defaults to four times ``hidden``.
+        dropout: Probability of dropout in the hidden states and in the attention, except in the attention of unpadded
+            batches.
     """
 
     layers: int = 12
@@ -60,28 +60,29 @@ def pretrain_bert(
 ) -> Evaluation:
     """Pre-train a Part-of-Speech Mask BERT: nine masked language modeling tasks and next sentence prediction.
 
-    The run folder holds config.yaml (with it the run goes on), metrics.jsonl, tensorboard/, checkpoints/, the final
-    model in model/ and the one whose worst class did best on held-out text in best/; both load by ``from_pretrained``.
+    The run folder holds config.yaml, metrics.jsonl, tensorboard/, checkpoints/, the final
+    model in model/ and the model with the best worst class on held-out text in best/. Load both with
+    ``from_pretrained``.
 
     Args:
-        corpus: The annotated text, and what it is made from.
+        corpus: The annotated text, and its sources.
         output: The run folder.
-        weighting: How the nine classes are weighed. Uniform is the average of the nine (equation 4 of the paper),
-            Proportional the masked language modeling loss of BERT.
-        risk: How the classes' risks are smoothed and normalized before they are weighed.
-        nsp_weight: Weight of next sentence prediction, which stays outside of the weighting.
-        masking: Which words are masked.
+        weighting: The weighting of the nine classes. Uniform averages them (equation 4 of the paper), Proportional is
+            BERT's masked language modeling loss.
+        risk: Smoothing and normalization of the classes' risks, their mean losses.
+        nsp_weight: Fixed weight of next sentence prediction, which is not part of the weighting.
+        masking: Selection of the words to mask.
         bert: The size of the model.
-        init_from: A model to start from, as a folder or a name on the hub, with its own sizes. None starts from random
+        init_from: A model to start from, with its own size: a folder or a name on the hub. None starts from random
             parameters.
-        held_out_pairs: Pairs of the held-out corpus that are evaluated, always with the same masks.
+        held_out_pairs: Number of held-out pairs to evaluate, always with the same masks.
         run: Loop, optimizer, device and the other settings of a run.
         resolved: The configuration in plain values, recorded in the run folder. Defaults to that of the arguments.
     """
     settings = resolved or recorded(locals())
     prepare(corpus)
 
-    # What follows takes seconds to import, and neither the options nor a mistake in them need it.
+    # These take seconds to import, which --help and errors in options do not need.
     from transformers.models.bert.modeling_bert import BertLayer
     from transformers.utils import logging as transformers_logging
 

@@ -27,7 +27,7 @@ _HELD_OUT_MASK_SEED = 20231202
 
 @dataclass(kw_only=True)
 class MaeShape:
-    """The size of the model, and what it sees of a sample. The defaults are the paper's, with ViT-B.
+    """Size and masking of the model. The defaults are the paper's, with ViT-B.
 
     Args:
         image_size: Side of the maps in pixels.
@@ -38,13 +38,13 @@ class MaeShape:
         decoder_width: Length of the decoders' queries.
         decoder_depth: Blocks of a decoder.
         decoder_heads: Attention heads of the decoders.
-        visible: Patches that the encoder sees of a sample, over all maps.
-        budget: How they are shared out over the maps: ``dirichlet`` draws the shares anew for each sample, ``uniform``
-            takes any patches, ``fixed`` takes the ``proportions``.
-        concentration: Parameter of the Dirichlet distribution. 1 takes all shares as equally likely.
+        visible: Visible patches per sample, over all maps.
+        budget: How they are distributed over the maps: ``dirichlet`` draws shares for each sample, ``uniform`` draws
+            patches of all maps, ``fixed`` uses the ``proportions``.
+        concentration: Parameter of the Dirichlet distribution. 1 makes all shares equally likely.
         proportions: Shares of the maps, for the fixed budget.
-        memory_efficient: Goes forward and backward through one decoder at a time and computes some of the encoder's
-            activations again: the same gradients in less memory.
+        memory_efficient: Run and backpropagate one decoder at a time and recompute some of the encoder's activations: the
+            same gradients with less memory.
     """
 
     image_size: int = 224
@@ -96,24 +96,24 @@ def pretrain_mae(
 ) -> Evaluation:
     """Pre-train a Multi-Modal Mask MAE: the masked patches of several maps of an image from the visible ones.
 
-    The run folder holds config.yaml (with it the run goes on), metrics.jsonl, tensorboard/, pictures/ of predictions at
-    each evaluation, checkpoints/, the final model in model/ and the one whose worst task did best on held-out images in
-    best/; both load by ``MultiModalMae.from_pretrained``.
+    The run folder holds config.yaml, metrics.jsonl, tensorboard/, pictures/ of predictions at
+    each evaluation, checkpoints/, the final model in model/ and the model with the best worst task on held-out images in
+    best/. Load both with ``MultiModalMae.from_pretrained``.
 
     Args:
         train: The training images and their maps, such as ``ImageFolders``, ``ImageShards`` or ``Scenes``.
         held_out: The held-out ones.
         output: The run folder.
-        modalities: What is read and predicted, by name: ``Rgb``, ``Depth``, ``SemSeg``, ``NormRgb``. Each is a task.
-        scenes: Rooms to generate before, where they are not there yet.
-        weighting: How the tasks are weighed. Uniform is the average.
-        risk: How the tasks' risks are smoothed and normalized before they are weighed.
+        modalities: The maps to read and predict, by name. Each is a task.
+        scenes: Rooms to generate first, if they do not exist.
+        weighting: The weighting of the tasks. Uniform averages them.
+        risk: Smoothing and normalization of the tasks' risks, their mean losses.
         mae: The size of the model.
         crop: The random crops.
         init_from: A model to start from, of the same modalities and sizes: a run folder, a model's folder or a name on
             the hub. None starts from random parameters.
-        held_out_samples: How many of the held-out images are evaluated, always with the same masks. None takes all.
-        pictures: How many of them are drawn at each evaluation.
+        held_out_samples: Number of held-out images to evaluate, always with the same masks. None uses all.
+        pictures: Number of them to draw at each evaluation.
         run: Loop, optimizer, device and the other settings of a run.
         resolved: The configuration in plain values, recorded in the run folder. Defaults to that of the arguments.
     """

@@ -32,13 +32,13 @@ class ExportError(RuntimeError):
 class Checkpoints:
     """The checkpoints of a run, in ``folder/step-00001000``.
 
-    A checkpoint is written beside its place, followed by a manifest of its files' sizes and checksums, flushed to the
-    disk and moved into place in one operation. Whatever ends the process leaves the ones before it whole.
+    A checkpoint is written to a temporary folder with a manifest of its files' sizes and checksums, flushed to disk and
+    renamed in one operation. If the process is killed at any point, earlier checkpoints remain intact.
 
     Args:
-        folder: Where they are.
-        accelerator: What saves and loads the state of model, optimizer, random numbers and registered objects.
-        keep: How many are kept, so that there is one to fall back to.
+        folder: Folder of the checkpoints.
+        accelerator: Saves and loads the state of the model, the optimizer, random numbers and registered objects.
+        keep: Number of checkpoints to keep, so that there is one to fall back to.
     """
 
     def __init__(self, folder: Path, accelerator: Accelerator, keep: int = 2) -> None:
@@ -47,7 +47,7 @@ class Checkpoints:
         self.keep = keep
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, the newest first."""
+        """Steps of the checkpoints, the newest first."""
         names = (path.name.removeprefix("step-") for path in self.folder.glob("step-*"))
         return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
@@ -55,7 +55,7 @@ class Checkpoints:
         """Write a checkpoint. Called by all ranks.
 
         Raises:
-            CheckpointError: If it could not be written. The ones before it are whole.
+            CheckpointError: If it could not be written. Earlier checkpoints are intact.
         """
         unfinished = self.folder / f".unfinished-{step:08d}"
         failure: Exception | None = None
@@ -80,19 +80,17 @@ class Checkpoints:
             raise CheckpointError(self._failure(step, failure)) from failure
 
     def load_newest(self) -> int | None:
-        """Load the newest whole checkpoint and return its step, None if there are no checkpoints. Called by all ranks.
+        """Load the newest intact checkpoint and return its step, or None if there are no checkpoints. Called by all ranks.
 
         Raises:
-            CheckpointError: If there are checkpoints and none is whole.
+            CheckpointError: If there are checkpoints and none is intact.
         """
-        # One rank reads and decides, so that all take the same, also where not all see the same folder.
-        found = [self._newest_whole()] if self.accelerator.is_main_process else [None]
+        # One rank decides for all, which may not see the same folder.
+        found = [self._newest_intact()] if self.accelerator.is_main_process else [None]
         step: int | None
         step, damages = broadcast_object_list(found)[0]
         if step is None and damages:
-            raise CheckpointError(
-                " ".join(damages) + " None is whole: start afresh with --resume never in an empty folder."
-            )
+            raise CheckpointError(" ".join(damages) + " None is intact: start again in an empty folder.")
         if step is not None:
             for line in damages:
                 self.accelerator.print(f"{line} Resuming from step {step}.")
@@ -100,8 +98,8 @@ class Checkpoints:
             self.accelerator.wait_for_everyone()
         return step
 
-    def _newest_whole(self) -> tuple[int | None, list[str]]:
-        """Step of the newest whole checkpoint, and what is wrong with those after it."""
+    def _newest_intact(self) -> tuple[int | None, list[str]]:
+        """Step of the newest intact checkpoint, and the damage of those after it."""
         damages: list[str] = []
         for step in self.steps():
             damage = _damage(self._path(step))
@@ -129,21 +127,21 @@ class Checkpoints:
     def _failure(self, step: int, failure: Exception | None) -> str:
         reason = failure if failure is not None else "another rank failed"
         older = [s for s in self.steps() if s != step]
-        last = f"the checkpoint of step {older[0]} is whole" if older else "there is none before it"
+        last = f"the checkpoint of step {older[0]} is intact" if older else "there is no earlier one"
         return f"The checkpoint of step {step} could not be written to {self.folder} ({reason}); {last}."
 
 
 def export_model(folder: Path, write: Callable[[Path], None], step: int, evaluation: Evaluation) -> Exception | None:
-    """Write a model beside its place and move it there, with what came of its evaluation.
+    """Write a model with its evaluation, atomically.
 
     Args:
-        folder: Its place. What is there is replaced.
+        folder: Where to write it. An earlier model is replaced.
         write: Writes the model to a folder.
         step: Step of the run.
         evaluation: Its risks.
 
     Returns:
-        What went wrong, if anything: then what was there before is whole.
+        The error if it could not be written; the earlier model is then intact.
     """
     try:
         with replacing(folder) as unfinished:
@@ -177,7 +175,7 @@ def _flush(path: Path) -> None:
 
 
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, None if it is whole."""
+    """The damage of a checkpoint, None if it is intact."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Which samples a step sees, and how they are loaded."""
+"""The order of the samples, and how they are loaded."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 Key = tuple[int, int]
-"""Index of a sample and the epoch in which it is drawn: all that its augmentation or mask may depend on."""
+"""Index of a sample and the epoch in which it is drawn: its augmentation and mask depend on nothing else."""
 
 _POOL = 64
-"""Steps whose samples are sorted by length together: enough to save most padding, few enough to mix well."""
+"""Steps whose samples are sorted by length together: enough to avoid most padding, few enough to mix well."""
 
 
 class GlobalBatchSampler(Sampler[list[Key]]):
     """Draws one rank's batches from an endless stream of shuffled epochs, from any position on.
 
-    All ranks cut the same stream: a step takes the next ``ranks * batch_size`` samples, whoever computes them. So two
-    ranks see what one rank with twice the batch would see, a run goes on where it was without reading what came before,
-    also on another number of ranks, and no sample is dropped at the end of an epoch.
+    All ranks share one stream: a step consumes its next ``ranks * batch_size`` samples. Two ranks therefore see the same
+    samples as one rank with twice the batch size, a run resumes at any position without reading earlier samples, on any
+    number of ranks, and no sample is dropped at the end of an epoch.
 
     Args:
         num_samples: Samples in an epoch.
@@ -29,8 +29,8 @@ class GlobalBatchSampler(Sampler[list[Key]]):
         rank: This rank.
         ranks: Number of ranks.
         start: Position in the stream, in samples over all ranks.
-        lengths: Length of each sample. Then those of a step are of like length, and steps of all lengths alternate.
-        step_size: Samples in a step over all ranks, which ``lengths`` are sorted for.
+        lengths: Length of each sample. If given, the samples of a step have similar lengths, and steps are shuffled.
+        step_size: Samples per step over all ranks, used with ``lengths``.
 
     Raises:
         ValueError: If there are no samples.
@@ -80,7 +80,7 @@ class GlobalBatchSampler(Sampler[list[Key]]):
     def _by_length(
         self, permutation: torch.Tensor, epoch: int, lengths: NDArray[np.int64], generator: torch.Generator
     ) -> torch.Tensor:
-        """The same samples, in steps of like length, but for those that complete the last epoch's last step."""
+        """The same samples, in steps of similar length, except those that complete the last step of the previous epoch."""
         order = permutation.numpy()
         begun = -epoch * self.num_samples % self.step_size
         pools = np.split(order[begun:], range(_POOL * self.step_size, len(order) - begun, _POOL * self.step_size))
@@ -92,7 +92,7 @@ class GlobalBatchSampler(Sampler[list[Key]]):
 
 
 class Samples(Protocol):
-    """Samples that are read a batch at a time, by their (index, epoch) keys."""
+    """Samples that are read in batches, by their (index, epoch) keys."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -102,10 +102,10 @@ class Samples(Protocol):
 
 
 class ErrorsAsSamples:
-    """Samples that hand an error over instead of raising it.
+    """Samples that return errors instead of raising them.
 
-    An error that a worker raises comes with the worker's traceback in its message; one that is handed over comes as it
-    is, and the process that trains raises it.
+    An error raised in a worker would arrive with the worker's traceback in its message. A returned error arrives
+    unchanged, and the training process raises it.
 
     Args:
         samples: The samples.
@@ -118,7 +118,7 @@ class ErrorsAsSamples:
         return len(self.samples)
 
     def __getitems__(self, keys: list[Key]) -> Any:
-        """The samples with the given keys, or the error in place of them."""
+        """The samples with the given keys, or the error."""
         try:
             return self.samples.__getitems__(keys)
         except Exception as error:
@@ -126,7 +126,7 @@ class ErrorsAsSamples:
 
 
 class ErrorsAsBatches:
-    """Makes batches, and hands on errors as ``ErrorsAsSamples`` does.
+    """Makes batches, and passes errors of ``ErrorsAsSamples`` on.
 
     Args:
         collate: Makes a batch.

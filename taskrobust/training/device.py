@@ -1,4 +1,4 @@
-"""What a run computes on: the device, the precision and the threads, and why."""
+"""Resolves the device, the precision and the number of threads of a run."""
 
 import os
 import platform
@@ -17,13 +17,13 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device configuration with nothing left to choose.
+    """A resolved device configuration.
 
     Args:
-        config: The configuration. Its precision is not ``auto``, and on a CPU its threads are a number.
-        uses_cpu: Whether the run computes on the CPU.
-        precision_reason: Why it has this precision.
-        threads_reason: Why it has this number of threads.
+        config: The configuration, without ``auto`` and, on a CPU, with a number of threads.
+        uses_cpu: Whether the run uses the CPU.
+        precision_reason: Why this precision was chosen.
+        threads_reason: Why this number of threads was chosen.
     """
 
     config: DeviceConfig
@@ -38,19 +38,19 @@ class Device:
         return self.config.precision
 
     def recorded_in(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """A run's settings in plain values, as its config.yaml keeps them: with what was chosen for ``auto``."""
+        """The settings of a run with the resolved device, as recorded in config.yaml."""
         return {**settings, "device": asdict(self.config)}
 
 
 def resolve_device(config: DeviceConfig, run: Path | None = None) -> Device:
-    """Choose what the configuration leaves open: as the run started, or else by this machine.
+    """Resolve the device configuration: as recorded in the run folder, or by this machine.
 
     Args:
         config: The configuration.
-        run: The folder of the run, which may be there already.
+        run: The run folder, which may exist.
 
     Raises:
-        ValueError: If the configuration needs CUDA and there is none.
+        ValueError: If the configuration requires CUDA and there is none.
     """
     uses_cpu = config.device == "cpu" or not torch.accelerator.is_available()
     if uses_cpu and config.precision == "fp16":
@@ -69,7 +69,7 @@ def resolve_device(config: DeviceConfig, run: Path | None = None) -> Device:
 
 
 def _recorded(run: Path | None) -> dict[str, Any]:
-    """The device settings of a run that has started."""
+    """The recorded device settings of a run."""
     if run is None or not (run / "config.yaml").exists():
         return {}
     return dict(yaml.safe_load((run / "config.yaml").read_text()).get("device", {}))
@@ -103,10 +103,10 @@ def _choose_threads(config: DeviceConfig, before: Mapping[str, Any]) -> tuple[in
 
 
 def bf16_instructions() -> str | None:
-    """The instructions with which this CPU multiplies matrices of bfloat16. None if it would have to emulate them.
+    """The instructions of this CPU for bfloat16 matrix products. None if it would emulate them.
 
-    ``torch.ops.mkldnn._is_mkldnn_bf16_supported`` alone is not the question on x86: it also answers yes where AVX-512
-    emulates bfloat16 slower than float32.
+    On x86, ``torch.ops.mkldnn._is_mkldnn_bf16_supported`` is also true where AVX-512 emulates bfloat16, which is slower
+    than float32.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
         question = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)

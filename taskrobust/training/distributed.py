@@ -1,4 +1,4 @@
-"""The processes of a run: how they join, share a model, agree and stop."""
+"""The process group of a run: joining, sharding, agreement and interruption."""
 
 import signal
 import time
@@ -23,14 +23,14 @@ from torch.distributed.fsdp import fully_shard
 from taskrobust.training.device import Device
 
 _PATIENCE = timedelta(hours=6)
-"""How long ranks wait for each other: the first may copy a large data set into its cache."""
+"""Timeout of collectives: the first rank may have to copy a large data set into its cache."""
 
 
 def make_accelerator(device: Device) -> Accelerator:
-    """Join the process group that torchrun describes, if it does, on the device and in the precision that were chosen.
+    """Join the process group of torchrun, if there is one, on the resolved device.
 
     Raises:
-        ValueError: If the configuration needs several processes and there is one.
+        ValueError: If the configuration requires several processes and there is one.
     """
     plugin = None
     if device.config.parallel == "fsdp2":
@@ -56,15 +56,15 @@ def make_accelerator(device: Device) -> Accelerator:
 
 
 def shard(model: nn.Module, layers: tuple[type[nn.Module], ...], accelerator: Accelerator) -> None:
-    """Leave each rank a share of every parameter, which is gathered a layer at a time while it is used.
+    """Shard every parameter over the ranks; each layer is gathered while it is used.
 
-    Autocast chooses the precision of each operation, as without sharding. Accelerate's own wrapping would return losses
-    and counts in 16 bits, and cannot take BERT, whose output layer shares its bias with the module around it.
+    Autocast chooses the precision of each operation, as without sharding. Accelerate's own wrapping would cast losses and
+    counts to 16 bits, and fails on BERT, whose output layer shares its bias with the enclosing module.
 
     Args:
         model: The model.
-        layers: The classes of the layers.
-        accelerator: Names the device.
+        layers: Classes of the layers that are sharded separately.
+        accelerator: Has the device and the number of processes.
     """
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     model.to(accelerator.device)
@@ -75,7 +75,7 @@ def shard(model: nn.Module, layers: tuple[type[nn.Module], ...], accelerator: Ac
 
 
 def any_rank(accelerator: Accelerator, failed: bool) -> bool:
-    """Whether something failed on any rank. Called by all."""
+    """Whether something failed on any rank. Called by all ranks."""
     if accelerator.num_processes == 1:
         return failed
     flag = torch.tensor(int(failed), device=accelerator.device)
@@ -84,23 +84,23 @@ def any_rank(accelerator: Accelerator, failed: bool) -> bool:
 
 
 def settle(accelerator: Accelerator) -> None:
-    """Let gloo's threads come to rest before the process ends.
+    """Wait for gloo's threads before the process ends.
 
-    After a collective they let go of its tensors, for which they need Python. If Python is ending by then, the process
-    aborts ("terminate called without an active exception"), all work done.
+    After a collective, they release its tensors, which requires Python. If the interpreter is already shutting down, the
+    process aborts ("terminate called without an active exception") although all work is done.
     """
     if accelerator.num_processes > 1 and accelerator.device.type == "cpu":
         time.sleep(0.2)
 
 
 class Interruption:
-    """Turns SIGTERM and Ctrl-C into a wish to stop, which the training loop grants between two steps.
+    """Turns SIGTERM and Ctrl-C into a request to stop between two steps.
 
     A second Ctrl-C stops at once.
 
     Attributes:
         received: Name of the signal that this rank received.
-        exit_code: The shell's code for it; that of SIGTERM where another rank received one.
+        exit_code: Exit code for it; that of SIGTERM if another rank received one.
     """
 
     def __init__(self) -> None:
@@ -135,6 +135,6 @@ class Interruption:
 
 
 def ignore_in_worker(worker: int) -> None:
-    """Let a loader's worker live until its loop ends it, also where a whole process group is told to stop."""
+    """Ignore signals in a loader's worker, which the training loop ends."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

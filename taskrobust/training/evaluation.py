@@ -11,7 +11,7 @@ from taskrobust.outputs import Outputs, TaskLosses
 
 
 class Scores(Protocol):
-    """Accumulates scores of predictions, such as an accuracy, over one evaluation."""
+    """Accumulates scores of predictions, such as accuracy, over one evaluation."""
 
     def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
         """Add the predictions for a batch. No gradient."""
@@ -22,7 +22,7 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation(evaluation.Evaluation):
-    """Risks on held-out data, and scores where there are any.
+    """Risks and scores on held-out data.
 
     Args:
         risks: Mean loss of each task that had an element.
@@ -43,15 +43,15 @@ def evaluate(
     device: Any,
     scores: Scores | None = None,
 ) -> Evaluation:
-    """Evaluate as ``taskrobust.evaluate``, with scores.
+    """Like ``taskrobust.evaluate``, with scores.
 
     Args:
         model: Returns the losses of a batch, in ``Outputs`` where there are scores.
         criterion: Names the tasks and their units.
-        batches: This rank's batches, keyword arguments of the model, and whether each counts. A batch that does not
-            count lets a rank that has fewer join the others' forward pass, which a sharded model needs.
-        autocast: Makes the context in which the model runs.
-        device: Where it runs.
+        batches: This rank's batches, as keyword arguments of the model, and whether each counts. Batches that do not
+            count let a rank with fewer samples join the forward passes of the others, as a sharded model requires.
+        autocast: Makes the autocast context of the model.
+        device: Device of the model.
         scores: Accumulates scores of the predictions.
 
     Raises:

@@ -143,7 +143,7 @@ class Metrics:
         self._loading = 0.0
 
     def start(self, step: int, samples: int) -> None:
-        """Begin after a step: lines of later steps are dropped."""
+        """Start after a step, and drop the lines of later steps."""
         if self.main:
             self.file.start(step, self.steps)
         self._mark = (time.perf_counter(), samples, step)

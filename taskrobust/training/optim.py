@@ -14,23 +14,21 @@ from taskrobust.training.config import OptimConfig
 def make_optimizer(
     model: nn.Module, weighting: nn.Module, config: OptimConfig, depth_of: Callable[[str], int] | None = None
 ) -> AdamW:
-    r"""Fused AdamW over the model's matrices, its vectors without decay, and the weighting's own parameters.
+    r"""Fused AdamW over the model's matrices, its vectors without decay, and the parameters of the weighting.
 
     .. math:: \mathrm{lr}_l = \mathrm{lr} \cdot \text{layer\_decay}^{\,l_{\max} - l}
 
     Args:
-        model: Its parameters that take a gradient are trained.
-        weighting: All of its parameters are trained.
-        config: The rates.
-        depth_of: Depth l of a parameter of the model, by its name. None has one rate for all.
+        model: The model, whose parameters with ``requires_grad`` are trained.
+        weighting: The criterion, whose parameters are all trained.
+        config: Learning rates and decays.
+        depth_of: Depth l of a parameter of the model, by its name. None uses one rate for all.
 
     Raises:
-        ValueError: If rates shall decay over layers that are not known.
+        ValueError: If ``layer_decay`` is not 1 and ``depth_of`` is None.
     """
     if depth_of is None and config.layer_decay != 1:
-        raise ValueError(
-            f"Expected layer_decay 1 for a model whose layers are not told apart, got {config.layer_decay}."
-        )
+        raise ValueError(f"Expected layer_decay 1 for a model whose layers are unknown, got {config.layer_decay}.")
     layers: dict[int, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -47,7 +45,7 @@ def make_optimizer(
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int) -> LRScheduler:
-    """The learning rate's course over ``steps`` steps."""
+    """The learning rate schedule over ``steps`` steps."""
     warmup_steps = round(config.warmup_steps if config.warmup_steps >= 1 else config.warmup_steps * steps)
     falling_steps = max(1, steps - warmup_steps)
 
@@ -70,11 +68,11 @@ class WeightAverage:
 
     .. math:: \bar\theta_k = \bar\theta_{k-1} + c_k (\theta_k - \bar\theta_{k-1}), \qquad c_1 = 1
 
-    ``torch.optim.swa_utils.AveragedModel`` does the same and waits for the device at every step.
+    Same as ``torch.optim.swa_utils.AveragedModel`` without its synchronization at every step.
 
     Args:
         model: The model.
-        decay: :math:`1 - c_k`. None takes :math:`c_k = 1/k`, the mean over all steps.
+        decay: :math:`1 - c_k`. None uses :math:`c_k = 1/k`, the mean over all steps.
     """
 
     def __init__(self, model: nn.Module, decay: float | None) -> None:
@@ -84,7 +82,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the parameters of a step."""
+        """Add the parameters of a step."""
         self.steps += 1
         change = 1 / self.steps if self.decay is None or self.steps == 1 else 1 - self.decay
         torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), change)
@@ -94,13 +92,13 @@ class WeightAverage:
         return {"module": self.module.state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with an average."""
+        """Restore an average."""
         self.module.load_state_dict(state["module"])
         self.steps = state["steps"]
 
 
 def make_average(model: nn.Module, config: OptimConfig) -> WeightAverage | None:
-    """The running average of the model's parameters, None without one."""
+    """The running average of the model's parameters, or None if it is disabled."""
     if config.average == "none":
         return None
     return WeightAverage(model, config.ema_decay if config.average == "ema" else None)

@@ -1,4 +1,4 @@
-"""What is trained: all that the engine has to know of text or images."""
+"""Everything that the trainer has to know about a model and its data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ Batch = Mapping[str, Tensor]
 
 @dataclass(kw_only=True)
 class HeldOut:
-    """Samples that are not trained on.
+    """Held-out samples.
 
     Args:
-        samples: The samples. Their keys have epoch 0.
-        collate: Makes a batch of what ``samples`` returns.
-        number: How many of them are evaluated, from the first. None takes all.
-        scores: Makes, for a device, what takes in the predictions of an evaluation.
+        samples: The samples, read with epoch 0.
+        collate: Makes a batch of samples.
+        number: Number of samples to evaluate, from the first. None evaluates all.
+        scores: Makes the scores of an evaluation on a device.
     """
 
     samples: Samples
@@ -36,27 +36,26 @@ class HeldOut:
 
 @dataclass(kw_only=True)
 class Recipe:
-    """What is trained.
+    """A model, its data, its criterion, and how to evaluate and export it.
 
     Args:
         model: Returns ``TaskLosses`` or ``Outputs`` for a batch, given as keyword arguments.
         criterion: The tasks and their weighting.
         data: The training samples.
-        collate: Makes a batch of what ``data`` returns.
-        held_out: The samples that every evaluation is on.
-        export: Writes a model, with the given state dict, to a folder.
-        task_counts: Element counts of a batch, for accumulation.
-        layers: Classes of the layers of which ``fsdp2`` gathers one at a time.
-        selection: The score on ``held_out`` by which best/ is chosen, larger is better. None takes the worst task's
+        collate: Makes a batch of training samples.
+        held_out: The samples of every evaluation.
+        export: Writes a model with the given state dict to a folder.
+        task_counts: Element counts of a batch, shape [T], for accumulation.
+        layers: Classes of the layers that ``fsdp2`` shards separately.
+        selection: The score on ``held_out`` that selects best/, larger is better. None selects by the worst task's
             risk, smaller is better.
-        keep_best: Whether the best model is written, to best/, beside the last.
-        reports: Samples of which the evaluation is only reported, once at the end, by name, such as test.
-        report_from: The model that ``reports`` are of: the ``best`` or the ``last``.
-        load: Takes over the parameters of an exported model, for reports from the best.
-        lengths: Length of each training sample. Batches are then made of samples of like length.
-        depth_of: Depth of a parameter, by its name, for the decay of the learning rate over layers; 0 are the inputs.
-        pictures: What a model does on some held-out samples, drawn at each evaluation: RGB bytes [H, W, 3] by name.
-            Not drawn for a model of which each rank holds a share.
+        keep_best: Whether to write the best model to best/ in addition to the last one.
+        reports: Samples to evaluate once at the end, by name, such as test.
+        report_from: The model that ``reports`` evaluate: the ``best`` or the ``last``.
+        load: Loads the parameters of an exported model, for reports of the best.
+        lengths: Length of each training sample. If given, samples of similar lengths are batched together.
+        depth_of: Depth of a parameter by its name, for ``layer_decay``; the inputs have depth 0.
+        pictures: Draws predictions on held-out samples: RGB bytes [H, W, 3] by name. Not called for a sharded model.
     """
 
     model: nn.Module

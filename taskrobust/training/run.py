@@ -1,4 +1,4 @@
-"""What all training commands do around the training: join the processes, open the run folder, say what is done."""
+"""The common part of all training commands: join the processes, open the run folder, train, print a summary."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +26,10 @@ class Run:
 
     Args:
         command: Name of the command.
-        config: The settings of the run, with nothing left to choose for the device.
-        device: What it computes on.
+        config: The settings of the run, with the resolved device.
+        device: The resolved device.
         accelerator: Device, precision and process group.
-        folder: Where it is kept.
+        folder: The run folder.
     """
 
     command: str
@@ -54,7 +54,7 @@ class Run:
             output: The run folder.
             config: The settings of the run.
             settings: All settings of the command in plain values.
-            device: What it computes on. Defaults to what ``config.device`` resolves to.
+            device: The resolved device. Defaults to resolving ``config.device``.
 
         Raises:
             ValueError: If device and configuration do not fit together, or the folder holds another run.
@@ -71,7 +71,7 @@ class Run:
         return cls(name, replace(config, device=device.config), device, accelerator, folder)
 
     def trainer(self, recipe: Recipe) -> Trainer:
-        """The trainer of a recipe, after the run's settings were printed."""
+        """Make the trainer of a recipe, and print the settings of the run."""
         trainer = Trainer(recipe, self.folder, self.config, self.accelerator)
         for line in (f"{self.command}:", *_rows(trainer, self.device)):
             trainer.say(line)
@@ -81,7 +81,7 @@ class Run:
         """Train a recipe, print where its models are, and leave the process group.
 
         Args:
-            recipe: What is trained.
+            recipe: Model, data and criterion.
             next_commands: The words of each command to suggest, after ``taskrobust``.
         """
         trainer = self.trainer(recipe)

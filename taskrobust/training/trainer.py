@@ -31,7 +31,7 @@ from taskrobust.training.run_folder import RunFolder
 
 
 class _Progress:
-    """Where the run is."""
+    """The position in the run."""
 
     def __init__(self) -> None:
         self.step = 0
@@ -50,7 +50,7 @@ class Trainer:
     """Trains a recipe in a run folder, and resumes where an earlier process of the same run stopped.
 
     Args:
-        recipe: What is trained.
+        recipe: Model, data and criterion.
         folder: The run folder.
         config: The settings of the run.
         accelerator: Device, precision and process group.
@@ -117,8 +117,8 @@ class Trainer:
         """Train to the last step and return the last evaluation on held-out data; ``reported`` has the reports.
 
         Raises:
-            ValueError: If a step has more or fewer samples than in the run so far, or another process is training in
-                the run folder.
+            ValueError: If the number of samples per step differs from that of the run so far, or another process is
+                training in the run folder.
             SystemExit: After a checkpoint, if the process was asked to stop: 130 by Ctrl-C, 143 by SIGTERM.
             CheckpointError: If the last checkpoint could not be written, or no checkpoint can be read.
             ExportError: If the trained model could not be written. The last checkpoint holds it.
@@ -308,7 +308,7 @@ class Trainer:
         return evaluate(model, self.criterion, batches, self.accelerator.autocast, device, scores)
 
     def _report(self) -> None:
-        """Evaluate, once, what no choice was made by."""
+        """Evaluate the reports, once."""
         model, recipe = self.evaluated_model, self.recipe
         best = recipe.report_from == "best"
         if recipe.reports and best:
@@ -321,7 +321,7 @@ class Trainer:
             self._record(self.reported[name], name, best)
 
     def _held_out_batches(self, held_out: HeldOut) -> Iterator[tuple[Batch, bool]]:
-        """As many batches on every rank; one beyond the last sample does not count."""
+        """The same number of batches on every rank; those beyond the last sample do not count."""
         size, rank, ranks = self.config.loop.batch_size, self.accelerator.process_index, self.accelerator.num_processes
         number = len(held_out.samples) if held_out.number is None else held_out.number
         firsts = [start + rank * size for start in range(0, number, ranks * size)]

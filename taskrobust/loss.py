@@ -48,10 +48,10 @@ class MultiTaskLoss(StatefulModule):
         weight_sum: Sum of the weights of the present tasks: a number, or ``"tasks"`` for their number. ``"paper"``
             keeps the scale of the strategy's paper, so that strategies differ in the size of their steps.
         min_weight: Smallest share of any present task in that sum.
-        on_nonfinite: How to handle a loss that is NaN or infinite. ``raise``: a ``NonFiniteLossError`` that names the task,
-            on the CPU at once, on other devices when :meth:`check_finite` is called. ``skip``: the total is 0, no state
-            changes, ``last.finite`` is False and the step is counted in ``skipped``. Its gradients may be NaN: call
-            :meth:`guard` once, so that the optimizer skips the step, too.
+        on_nonfinite: How to handle a loss that is NaN or infinite. ``raise``: a ``NonFiniteLossError`` that names the
+            task, on the CPU at once, on other devices when :meth:`check_finite` is called. ``skip``: the total is 0, no
+            state changes, ``last.finite`` is False and the step is counted in ``skipped``. Its gradients may be NaN:
+            call :meth:`guard` once, so that the optimizer skips the step, too.
         process_group: The ranks that share a batch. None is all of them. Copies share it, pickles do not hold it.
 
     Raises:
@@ -128,8 +128,8 @@ class MultiTaskLoss(StatefulModule):
             losses: ``TaskLosses`` over all tasks, ``Outputs`` that hold them, or the mean loss of each task by name:
                 a tensor of shape [], or a pair of it and its number of elements, or None for an absent task; or mean
                 losses in one tensor of shape [T].
-            shared: Shared parameters or activation, for strategies that need gradients: parameters of the last shared layer, the
-                activation after it, or ``DisjointRows``. None uses that of ``Outputs``.
+            shared: Shared parameters or activation, for strategies that need gradients: parameters of the last shared
+                layer, the activation after it, or ``DisjointRows``. None uses that of ``Outputs``.
 
         Raises:
             ValueError: If the losses are not those of the tasks, or ``shared`` is missing.

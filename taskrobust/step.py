@@ -101,8 +101,8 @@ class Step:
     Args:
         criterion: Whose step it is.
         counts: Element counts of the whole step over all ranks, shape [T].
-        sums: Loss sums of the whole step over all ranks. If given, the weights are computed from the risks of this step,
-            otherwise from the running risks before it.
+        sums: Loss sums of the whole step over all ranks. If given, the weights are computed from the risks of this
+            step, otherwise from the running risks before it.
         window: Whether the losses come in several batches.
         multiplier: Factor of the totals, for a framework that divides them.
         learns: Whether it is a step of training. Otherwise counts and sums are this rank's, and nothing is changed.

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from taskrobust import __version__
 from taskrobust._names import did_you_mean
 from taskrobust.extras import MissingExtraError, require
-from taskrobust.threads import wait_without_spinning
 
 if TYPE_CHECKING:
     from taskrobust.cli.options import Options
@@ -47,6 +46,8 @@ COMMANDS = {
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
 
 def main() -> None:
     """Run the command that the command line names.
@@ -77,7 +78,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    wait_without_spinning()  # before a command imports torch
+    _wait_without_spinning()  # before a command imports torch
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return
@@ -102,6 +103,17 @@ def _run(arguments: list[str]) -> None:
         if "TASKROBUST_TRACEBACK" in os.environ:
             raise
         raise _failure(f"{error}\n(TASKROBUST_TRACEBACK=1 shows where it was raised.)", FAILED) from error
+
+
+def _wait_without_spinning() -> None:
+    """Let OpenMP's threads sleep instead of spin, unless the user has chosen how they wait.
+
+    This is decided when torch is imported. On a busy machine, a spinning thread keeps the core from the thread that it
+    waits for. GNU's OpenMP, which the wheels of torch use on Linux, spins 300,000 times by default. A thousand times
+    costs nothing on an idle machine, unlike sleeping at once; see benchmarks/RESULTS.md.
+    """
+    if not any(name in os.environ for name in _WAITING):
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 
 
 def _named(arguments: list[str]) -> tuple[str, list[str]]:

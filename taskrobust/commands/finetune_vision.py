@@ -67,10 +67,10 @@ def finetune_vision(
 ) -> None:
     """Fine-tune a pre-trained encoder for one task: image classes, semantic segmentation or depth.
 
-    The run folder holds config.yaml, metrics.jsonl, tensorboard/, pictures/ of predictions at
-    each evaluation, checkpoints/ until the run is finished, the final model in model/, the one with the best score on
-    the held-out images in best/, and in the end results.json: the scores of the best model on the test images. The test
-    images are used for nothing else, and a run that has results is not run again. All scores are of the largest square in the
+    The run folder holds config.yaml, metrics.jsonl, tensorboard/, pictures/ of predictions at each evaluation,
+    checkpoints/ until the run is finished, the final model in model/, the one with the best score on the held-out
+    images in best/, and in the end results.json: the scores of the best model on the test images. The test images are
+    used for nothing else, and a run that has results is not run again. All scores are of the largest square in the
     middle of an image, resized to the size of the crops.
 
     Args:

@@ -43,8 +43,8 @@ class MaeShape:
             patches of all maps, ``fixed`` uses the ``proportions``.
         concentration: Parameter of the Dirichlet distribution. 1 makes all shares equally likely.
         proportions: Shares of the maps, for the fixed budget.
-        memory_efficient: Run and backpropagate one decoder at a time and recompute some of the encoder's activations: the
-            same gradients with less memory.
+        memory_efficient: Run and backpropagate one decoder at a time and recompute some of the encoder's activations:
+            the same gradients with less memory.
     """
 
     image_size: int = 224
@@ -96,9 +96,9 @@ def pretrain_mae(
 ) -> Evaluation:
     """Pre-train a Multi-Modal Mask MAE: the masked patches of several maps of an image from the visible ones.
 
-    The run folder holds config.yaml, metrics.jsonl, tensorboard/, pictures/ of predictions at
-    each evaluation, checkpoints/, the final model in model/ and the model with the best worst task on held-out images in
-    best/. Load both with ``MultiModalMae.from_pretrained``.
+    The run folder holds config.yaml, metrics.jsonl, tensorboard/, pictures/ of predictions at each evaluation,
+    checkpoints/, the final model in model/ and the model with the best worst task on held-out images in best/. Load
+    both with ``MultiModalMae.from_pretrained``.
 
     Args:
         train: The training images and their maps, such as ``ImageFolders``, ``ImageShards`` or ``Scenes``.

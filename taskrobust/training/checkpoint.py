@@ -80,7 +80,10 @@ class Checkpoints:
             raise CheckpointError(self._failure(step, failure)) from failure
 
     def load_newest(self) -> int | None:
-        """Load the newest intact checkpoint and return its step, or None if there are no checkpoints. Called by all ranks.
+        """Load the newest intact checkpoint. Called by all ranks.
+
+        Returns:
+            Its step, or None if there are no checkpoints.
 
         Raises:
             CheckpointError: If there are checkpoints and none is intact.

@@ -18,9 +18,9 @@ _POOL = 64
 class GlobalBatchSampler(Sampler[list[Key]]):
     """Draws one rank's batches from an endless stream of shuffled epochs, from any position on.
 
-    All ranks share one stream: a step consumes its next ``ranks * batch_size`` samples. Two ranks therefore see the same
-    samples as one rank with twice the batch size, a run resumes at any position without reading earlier samples, on any
-    number of ranks, and no sample is dropped at the end of an epoch.
+    All ranks share one stream: a step consumes its next ``ranks * batch_size`` samples. Two ranks therefore see the
+    same samples as one rank with twice the batch size, a run resumes at any position without reading earlier samples,
+    on any number of ranks, and no sample is dropped at the end of an epoch.
 
     Args:
         num_samples: Samples in an epoch.
@@ -80,7 +80,7 @@ class GlobalBatchSampler(Sampler[list[Key]]):
     def _by_length(
         self, permutation: torch.Tensor, epoch: int, lengths: NDArray[np.int64], generator: torch.Generator
     ) -> torch.Tensor:
-        """The same samples, in steps of similar length, except those that complete the last step of the previous epoch."""
+        """The same samples, in steps of similar length, except those that complete the previous epoch's last step."""
         order = permutation.numpy()
         begun = -epoch * self.num_samples % self.step_size
         pools = np.split(order[begun:], range(_POOL * self.step_size, len(order) - begun, _POOL * self.step_size))

@@ -58,8 +58,8 @@ def make_accelerator(device: Device) -> Accelerator:
 def shard(model: nn.Module, layers: tuple[type[nn.Module], ...], accelerator: Accelerator) -> None:
     """Shard every parameter over the ranks; each layer is gathered while it is used.
 
-    Autocast chooses the precision of each operation, as without sharding. Accelerate's own wrapping would cast losses and
-    counts to 16 bits, and fails on BERT, whose output layer shares its bias with the enclosing module.
+    Autocast chooses the precision of each operation, as without sharding. Accelerate's own wrapping would cast losses
+    and counts to 16 bits, and fails on BERT, whose output layer shares its bias with the enclosing module.
 
     Args:
         model: The model.
@@ -86,8 +86,8 @@ def any_rank(accelerator: Accelerator, failed: bool) -> bool:
 def settle(accelerator: Accelerator) -> None:
     """Wait for gloo's threads before the process ends.
 
-    After a collective, they release its tensors, which requires Python. If the interpreter is already shutting down, the
-    process aborts ("terminate called without an active exception") although all work is done.
+    After a collective, they release its tensors, which requires Python. If the interpreter is already shutting down,
+    the process aborts ("terminate called without an active exception") although all work is done.
     """
     if accelerator.num_processes > 1 and accelerator.device.type == "cpu":
         time.sleep(0.2)

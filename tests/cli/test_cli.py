@@ -79,7 +79,7 @@ def test_help_lists_the_commands() -> None:
 def test_help_of_a_command_comes_from_the_docstring() -> None:
     result = call("pretrain-bert", "--help")
     assert result.returncode == 0
-    assert "Weight of next sentence prediction" in result.stdout
+    assert "weight of next sentence prediction" in " ".join(result.stdout.split())
     assert "--loop.batch_size" in result.stdout
 
 
@@ -100,6 +100,58 @@ def test_installed_script_finds_a_strategy_in_the_current_folder(config: Path, t
     weights = [line["weights"] for line in metrics(tmp_path / "run") if "weights" in line]
     assert weights
     assert all(min(step.values()) == 0 for step in weights)
+
+
+def test_callback_of_your_own_is_called(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_callbacks.py").write_text(
+        "from taskrobust.training.callbacks import Callback\n\n"
+        "class Count(Callback):\n"
+        "    def __init__(self, every: int = 1) -> None:\n"
+        "        self.every = every\n\n"
+        "    def on_step(self, trainer):\n"
+        "        if trainer.progress.step % self.every == 0:\n"
+        "            trainer.say(f'step {trainer.progress.step} is over')\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = command("pretrain-bert", "--config", config, "--callbacks", "my_callbacks.Count")
+    result = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(" is over") == 8
+    settings = {"callbacks": [{"class_path": "my_callbacks.Count", "init_args": {"every": 4}}], "loop": {"steps": 12}}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"output": str(tmp_path / "another")}))
+    (tmp_path / "callbacks.yaml").write_text(yaml.safe_dump(settings))
+    words = command("pretrain-bert", "--config", config, "--config", "callbacks.yaml")
+    result = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [line for line in result.stdout.splitlines() if "is over" in line] == [
+        "step 4 is over",
+        "step 8 is over",
+        "step 12 is over",
+    ]
+
+
+def test_a_call_from_python_needs_no_settings_in_plain_values(settings: dict[str, Any], tmp_path: Path) -> None:
+    from taskrobust.commands.pretrain_bert import BertShape, pretrain_bert
+    from taskrobust.nlp.corpus.build import CorpusConfig
+    from taskrobust.training.config import DeviceConfig, LoopConfig, RunConfig
+    from taskrobust.weighting import SoftmaxMinimax
+
+    corpus = CorpusConfig(
+        **{name: Path(v) if name in ("train", "held_out") else v for name, v in settings["corpus"].items()}
+    )
+
+    def train(alpha: float, steps: int) -> float:
+        run = RunConfig(loop=LoopConfig(steps=steps, batch_size=8), device=DeviceConfig(precision="fp32"))
+        shape = BertShape(**settings["bert"])
+        return pretrain_bert(corpus, tmp_path / "run", weighting=SoftmaxMinimax(alpha=alpha), bert=shape, run=run).worst
+
+    first = train(alpha=2.0, steps=4)
+    recorded = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert recorded["weighting"]["init_args"]["alpha"] == 2.0
+    assert recorded["loop"]["steps"] == 4
+    assert train(alpha=2.0, steps=4) == first
+    with pytest.raises(ValueError, match=r"weighting\.init_args\.alpha is 2\.0 there and 1\.0 here"):
+        train(alpha=1.0, steps=4)
 
 
 def test_unknown_config_key_is_named(config: Path) -> None:

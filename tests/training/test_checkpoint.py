@@ -92,7 +92,7 @@ def test_run_whose_checkpoints_are_all_damaged_ends_with_an_error(toy: Toy, kill
     assert outcome.output.splitlines()[-1].endswith(
         f"CheckpointError: The checkpoint {checkpoint(killed, 15)} is damaged: {damages[0]}. "
         f"The checkpoint {checkpoint(killed, 10)} is damaged: {damages[1]}. "
-        "None is whole: start afresh with --resume never in an empty folder."
+        "None is intact: start again in an empty folder."
     )
     assert lines(killed) == before
 
@@ -123,7 +123,7 @@ def test_full_disk_costs_checkpoints_but_not_the_run_until_its_end(toy: Toy, tmp
         assert f"The checkpoint of step {step} could not be written to {run / 'checkpoints'} (" in outcome.output
     assert outcome.output.count("Training continues; make room, or the run ends with an error.") == 2
     assert "CheckpointError: The checkpoint of step 20" in outcome.output
-    assert "; the checkpoint of step 5 is whole." in outcome.output.splitlines()[-1]
+    assert "; the checkpoint of step 5 is intact." in outcome.output.splitlines()[-1]
     assert names(run) == ["step-00000005"]
     assert lines(run, "train") == lines(reference, "train")
     outcome = toy(run, **SETTINGS)
@@ -175,7 +175,7 @@ def test_full_disk_on_one_of_two_ranks_is_said_on_both(toy: Toy, tmp_path: Path)
     outcome = toy(tmp_path / "run", processes=2, full="10000:8:1")
     assert outcome.codes == [1, 1]
     assert outcome.output.count("Training continues; make room, or the run ends with an error.") == 2
-    assert "(another rank failed); the checkpoint of step 5 is whole." in outcome.output
+    assert "(another rank failed); the checkpoint of step 5 is intact." in outcome.output
     assert names(tmp_path / "run") == ["step-00000005"]
 
 

@@ -153,7 +153,7 @@ def _layers(network: VisionTransformer) -> list[list[str]]:
 
 
 def test_decay_over_layers_that_are_not_known_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"^Expected layer_decay 1 for a model whose layers are not told apart, got"):
+    with pytest.raises(ValueError, match=r"^Expected layer_decay 1 for a model whose layers are unknown, got"):
         make_optimizer(model(), SoftmaxMinimax().setup("abc"), OptimConfig(layer_decay=0.5))
 
 

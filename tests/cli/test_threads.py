@@ -1,5 +1,3 @@
-"""How the threads of a command wait for each other."""
-
 import os
 import subprocess
 import sys
@@ -7,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def settings_of_openmp(**environment: str) -> str:

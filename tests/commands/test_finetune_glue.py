@@ -19,7 +19,7 @@ from taskrobust import cli
 from taskrobust.cli.options import Options
 from taskrobust.nlp.corpus.wordpiece import train_wordpiece
 from taskrobust.nlp.glue.miniature import write_miniature_glue
-from taskrobust.nlp.glue.tasks import GLUE
+from taskrobust.nlp.glue.tasks import GLUE, GlueTask
 from taskrobust.training.results import read_results
 from taskrobust.training.trainer import Trainer
 from tests.helpers import glue_process
@@ -252,12 +252,12 @@ def test_lines_that_are_left_out_are_told_of(model: Path, tmp_path: Path, capsys
 
 
 def test_folder_without_a_model_is_named(glue: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected a finished run or a model's folder, .* neither model/ nor config"):
+    with pytest.raises(ValueError, match=r"Expected a finished run or a model's folder, got .* with neither model/"):
         glue_process.finetune(**settings(tmp_path, glue, tmp_path / "runs"))
 
 
 def test_folder_that_is_not_there_is_not_looked_for_on_the_hub(glue: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected a run folder, .* or a name on the hub, .*runs/none is no folder"):
+    with pytest.raises(ValueError, match=r"Expected a run folder, .*, got .*runs/none, which is no folder"):
         glue_process.finetune(**settings(tmp_path / "runs/none", glue, tmp_path / "out"))
 
 
@@ -266,7 +266,8 @@ def test_parameters_of_another_architecture_are_refused(model: Path, glue: Path,
     weights = load_file(tmp_path / "model/model.safetensors")
     save_file({f"other.{name}": value for name, value in weights.items()}, tmp_path / "model/model.safetensors")
     with pytest.raises(
-        RuntimeError, match=r"Expected the parameters of a BertModel in .*/model, \d+ are missing, such as"
+        RuntimeError,
+        match=r"Expected the parameters of a BertModel in .*/model, got a model without \d+ of them",
     ):
         glue_process.finetune(**settings(tmp_path, glue, tmp_path / "out"))
 
@@ -281,7 +282,23 @@ def test_miniature_is_written_into_the_output(model: Path, tmp_path: Path, monke
     assert read_results(tmp_path / "cola/seed0")[0].data == "miniature GLUE"
 
 
-def test_killed_run_goes_on_bit_by_bit(model: Path, glue: Path, tmp_path: Path) -> None:
+def test_task_without_a_generator_is_not_part_of_the_miniature(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = GlueTask(name="wnli", folder="WNLI", texts=("sentence1", "sentence2"), label="label", labels=("0", "1"))
+    monkeypatch.setitem(GLUE, "wnli", row)
+    monkeypatch.setattr(
+        "taskrobust.nlp.glue.miniature.write_miniature_glue",
+        lambda folder: write_miniature_glue(folder, train=16, dev=8, test=8),
+    )
+    given = settings(model, Path("miniature"), tmp_path, tasks=["wnli", "rte"], loop={"steps": 1})
+    with pytest.raises(RuntimeError, match=r"1 of 2 tasks failed: wnli: Expected a task of the miniature GLUE, got wn"):
+        glue_process.finetune(**given)
+    assert not (tmp_path / "miniature-glue/WNLI").exists()
+    assert (tmp_path / "rte/seed0/results.json").exists()
+
+
+def test_killed_run_resumes_bit_by_bit(model: Path, glue: Path, tmp_path: Path) -> None:
     given = {"tasks": ["stsb"], "seeds": [2]}
     assert in_processes(1, "7", **settings(model, glue, tmp_path / "killed", **given)) == [-9]
     assert not (tmp_path / "killed/stsb/seed2/results.json").exists()

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from taskrobust.nlp.glue.files import Examples, read_split
 from taskrobust.nlp.glue.miniature import write_miniature_glue
-from taskrobust.nlp.glue.reading import Examples, read_split
-from taskrobust.nlp.glue.tasks import GLUE
+from taskrobust.nlp.glue.tasks import GLUE, GlueTask
 from taskrobust.synthetic.text import lexicon
+from taskrobust.synthetic.text.glue import mrpc
 
 SIZES = {"train": 300, "dev": 100, "test": 40}
 
@@ -84,7 +85,15 @@ def test_same_seed_writes_the_same_files(folder: Path, tmp_path: Path) -> None:
     assert filecmp.cmpfiles(folder, tmp_path / "other", files, shallow=False)[0] == []
 
 
-def test_what_is_there_is_left(folder: Path) -> None:
+def test_task_with_a_generator_alone_has_simple_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = GlueTask(name="plain", folder="Plain", texts=("a", "b"), label="y", labels=("0", "1"), generator=mrpc)
+    monkeypatch.setitem(GLUE, "plain", row)
+    write_miniature_glue(tmp_path / "glue", train=3, dev=2, test=2)
+    assert (tmp_path / "glue/Plain/test.tsv").read_text().startswith("index\ta\tb\n0\t")
+    assert {len(examples) for examples in read(tmp_path / "glue", "plain").values()} == {2, 3}
+
+
+def test_existing_folder_is_left_unchanged(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.tsv")}
     write_miniature_glue(folder, seed=1)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.tsv")} == before

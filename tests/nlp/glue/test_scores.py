@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from taskrobust.nlp.glue.scores import GlueScores, score
+from taskrobust.nlp.glue.scores import METRICS, GlueScores, score
 from taskrobust.nlp.glue.tasks import GLUE
 
 TRIES = range(20)
@@ -100,6 +100,10 @@ def test_rank_without_a_batch_has_nothing_to_add(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("torch.distributed.all_gather_object", all_gather_object)
     assert GlueScores(GLUE["rte"]).compute() == {"accuracy": 0.5}
     assert [len(column) for column in given[0]] == [0, 0]
+
+
+def test_metrics_of_all_tasks_are_known() -> None:
+    assert {metric for task in GLUE.values() for metric in task.metrics} == set(METRICS) == set(BY_HAND)
 
 
 def test_headlines_are_those_of_the_paper() -> None:

@@ -129,7 +129,7 @@ def test_plain_text_splits_into_the_same_words_again() -> None:
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif("NLTK_DATA" not in os.environ, reason="NLTK_DATA names no folder with NLTK's tagger")
+@pytest.mark.skipif("NLTK_DATA" not in os.environ, reason="NLTK_DATA does not name a folder with NLTK's tagger")
 def test_the_gold_classes_are_those_of_the_nltk_tagger_for_more_than_nine_words_in_ten() -> None:
     tagger = PerceptronTagger()
     agreements = [

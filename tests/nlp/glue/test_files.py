@@ -281,7 +281,7 @@ REAL = {
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif("TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA names no folder of real data")
+@pytest.mark.skipif("TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA does not name a folder of real data")
 @pytest.mark.parametrize("task", REAL)
 def test_real_files_have_the_known_numbers_of_examples(task: str) -> None:
     source = os.path.join(os.environ["TASKROBUST_DATA"], "glue")

@@ -1,4 +1,4 @@
-"""Fine-tuning on the generated GLUE with a model of random parameters."""
+"""Fine-tuning a random model on the generated GLUE."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(glue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder as pre-training leaves it."""
+    """A run folder of pre-training."""
     run = tmp_path_factory.mktemp("pretrained")
     tokenizer = train_wordpiece([path.read_text() for path in glue.rglob("*.tsv")], vocab_size=300)
     tokenizer.model_max_length = 64
@@ -113,7 +113,7 @@ def test_all_tasks_end_with_results_a_table_and_a_submission(model: Path, glue: 
             assert task.labels is None or {prediction for _, prediction in rows} <= set(task.labels)
 
 
-def test_run_says_what_it_will_do_and_where_the_models_are(
+def test_run_prints_its_settings_and_the_folders_of_the_models(
     model: Path, glue: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     glue_process.finetune(**settings(model, glue, tmp_path, tasks=["rte"], loop={"steps": 2}))
@@ -131,7 +131,7 @@ def test_fine_tuned_model_is_one_of_transformers(model: Path, glue: Path, tmp_pa
     assert not (tmp_path / "mnli/seed0/checkpoints").exists()
 
 
-def test_no_best_model_is_written_as_the_last_one_counts(
+def test_no_best_model_is_written_since_the_last_one_counts(
     model: Path, glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: list[str] = []
@@ -226,23 +226,23 @@ def test_seeds_and_steps_of_the_command_line_arrive(
     assert (given["loop"].steps, given["loop"].epochs, given["loop"].eval_every) == (7, None, None)
 
 
-def test_there_are_ten_epochs_where_nothing_is_said(model: Path, tmp_path: Path) -> None:
+def test_ten_epochs_by_default(model: Path, tmp_path: Path) -> None:
     write_miniature_glue(tmp_path / "glue", train=20, dev=8, test=8)
     loop = {"steps": None, "eval_every": None}
     glue_process.finetune(**settings(model, tmp_path / "glue", tmp_path / "runs", loop=loop))
     (result,) = read_results(tmp_path / "runs/cola/seed0")
-    assert result.step == 25  # 20 samples, 8 in a step
+    assert result.step == 25  # 20 samples, 8 per step
     assert yaml.safe_load((tmp_path / "runs/cola/seed0/config.yaml").read_text())["loop"]["epochs"] == 10
 
 
-def test_results_say_how_many_training_samples_there_were(model: Path, glue: Path, tmp_path: Path) -> None:
+def test_results_name_the_number_of_training_samples(model: Path, glue: Path, tmp_path: Path) -> None:
     glue_process.finetune(**settings(model, glue, tmp_path / "few", train_samples=16, loop={"steps": 1}))
     glue_process.finetune(**settings(model, glue, tmp_path / "all", train_samples=60, loop={"steps": 1}))
     assert read_results(tmp_path / "few/cola/seed0")[0].data == "GLUE, 16 training samples"
     assert read_results(tmp_path / "all/cola/seed0")[0].data == "GLUE"
 
 
-def test_lines_that_are_left_out_are_told_of(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_left_out_lines_are_reported(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_miniature_glue(tmp_path / "glue", train=1000, dev=8, test=8)
     with (tmp_path / "glue/QQP/train.tsv").open("a") as file:
         file.write("14\t3\t4\tCut off\n")
@@ -256,7 +256,7 @@ def test_folder_without_a_model_is_named(glue: Path, tmp_path: Path) -> None:
         glue_process.finetune(**settings(tmp_path, glue, tmp_path / "runs"))
 
 
-def test_folder_that_is_not_there_is_not_looked_for_on_the_hub(glue: Path, tmp_path: Path) -> None:
+def test_missing_folder_is_not_looked_up_on_the_hub(glue: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected a run folder, .*, got .*runs/none, which is no folder"):
         glue_process.finetune(**settings(tmp_path / "runs/none", glue, tmp_path / "out"))
 

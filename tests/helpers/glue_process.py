@@ -1,6 +1,6 @@
-"""One fine-tuning in a process of its own, which may kill itself.
+"""One fine-tuning in its own process, which kills itself after a given step.
 
-python tests/nlp/glue_process.py SETTINGS_AS_JSON [STEP]
+python -m tests.helpers.glue_process SETTINGS_AS_JSON [STEP]
 """
 
 import json
@@ -20,7 +20,7 @@ from taskrobust.training.trainer import Trainer
 
 
 def finetune(model: str, glue: str, output: str, **settings: Any) -> Any:
-    """Fine-tune for a few steps, in as little as the test needs."""
+    """Fine-tune for a few steps."""
     few = {"steps": 12, "batch_size": 8, "eval_every": 5, "checkpoint_every": 4, "log_every": 2}
     loop = LoopConfig(**few | settings.pop("loop", {}))
     may_differ = {"model": model, "glue": glue, "loop": asdict(loop), "train_samples": settings.get("train_samples")}

@@ -79,7 +79,7 @@ def test_models_without_segments_are_fine_tuned_too() -> None:
     assert torch.allclose(SentenceClassifier(roberta)(**given).losses.sums, 3 * roberta(**given).loss[None])
 
 
-def test_sliding_windows_stay_windows() -> None:
+def test_sliding_windows_are_kept() -> None:
     torch.manual_seed(0)
     config = ModernBertConfig(
         **SIZES, num_labels=2, local_attention=4, pad_token_id=0, attn_implementation="sdpa", reference_compile=False
@@ -126,7 +126,7 @@ def test_trunk_of_another_shape_is_refused(tmp_path: Path, setting: str, name: s
         load_network(str(tmp_path), ("a", "b", "c"))
 
 
-def test_run_folder_stands_for_its_last_model(tmp_path: Path) -> None:
+def test_run_folder_gives_its_last_model(tmp_path: Path) -> None:
     network(2).save_pretrained(tmp_path / "run/model")
     assert find_pretrained(str(tmp_path / "run")) == str(tmp_path / "run/model")
     assert find_pretrained(str(tmp_path / "run/model")) == str(tmp_path / "run/model")

@@ -53,7 +53,7 @@ def test_no_topic_shares_a_content_word_with_another() -> None:
         assert content_words(one).isdisjoint(content_words(other))
 
 
-def test_a_document_keeps_to_one_topic_and_shows_it_in_most_sentences() -> None:
+def test_a_document_has_one_topic_which_most_sentences_show() -> None:
     assert all(len(set().union(*map(topics_of, document))) <= 1 for document in DOCUMENTS)
     assert sum(bool(topics_of(sentence)) for sentence in SENTENCES) > 0.75 * len(SENTENCES)
 

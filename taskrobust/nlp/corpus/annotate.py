@@ -280,8 +280,8 @@ def _done(running: dict[Future[int], _Shard]) -> Iterator[tuple[_Shard, int]]:
             yield running.pop(future), future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "A worker process died, perhaps for lack of memory. The finished shards are kept. Run the command again "
-                "with a smaller --num_proc."
+                "A worker process died, perhaps for lack of memory. The finished shards are kept. Run the command "
+                "again with a smaller --num_proc."
             ) from error
 
 

@@ -53,14 +53,14 @@ def test_long_pairs_are_truncated(small_wordpiece: Any) -> None:
     assert samples.lengths.max() == 12
 
 
-def test_models_without_segments_get_none(small_wordpiece: Any) -> None:
+def test_models_without_segments_get_no_token_types(small_wordpiece: Any) -> None:
     small_wordpiece.model_input_names = ["input_ids", "attention_mask"]
     batch = encode(Examples((FIRST,), LABELS, []), small_wordpiece, 20).collate(np.array([0]))
     small_wordpiece.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
 
 
-def test_many_examples_are_encoded_a_part_at_a_time(small_wordpiece: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_examples_are_encoded_in_parts(small_wordpiece: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encode(Examples((FIRST, SECOND), LABELS, []), small_wordpiece, 20)
     monkeypatch.setattr("taskrobust.nlp.glue.encoding._AT_ONCE", 3)
     parts = encode(Examples((FIRST, SECOND), LABELS, []), small_wordpiece, 20)
@@ -68,7 +68,7 @@ def test_many_examples_are_encoded_a_part_at_a_time(small_wordpiece: Any, monkey
     assert parts.lengths.tolist() == whole.lengths.tolist()
 
 
-def test_fewer_drawn_examples_are_among_more() -> None:
+def test_smaller_draw_is_contained_in_a_larger_one() -> None:
     examples = Examples(([str(number) for number in range(100)],), np.arange(100), [])
     few, more, everything = (drawn(examples, number).texts[0] for number in (10, 20, 1000))
     assert few == more[:10] != [str(number) for number in range(10)]

@@ -132,7 +132,7 @@ def test_error_names_file_line_and_column(glue: Path, file: str, text: str, task
 
 
 def write_qqp(glue: Path, split: str, whole: int) -> None:
-    """A file whose row in line 12 a line break has cut in two."""
+    """Write a file with the row of line 12 split in two."""
     rows = ["1\t2\t3\tWho?\tWhose?\t1"] * whole
     rows[10:10] = ["14\t3\t4\tCut in", "two?\tIs it?\t1"]
     header = FILES["QQP/train.tsv"].partition("\n")[0]
@@ -142,7 +142,7 @@ def write_qqp(glue: Path, split: str, whole: int) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_few_rows_that_are_cut_in_two_are_left_out_and_told_of(glue: Path, split: str) -> None:
+def test_a_few_split_rows_are_left_out_and_reported(glue: Path, split: str) -> None:
     write_qqp(glue, split, whole=2000)
     examples = read_split(str(glue), GLUE["qqp"], split)
     assert len(examples) == 2000
@@ -151,7 +151,7 @@ def test_few_rows_that_are_cut_in_two_are_left_out_and_told_of(glue: Path, split
     assert not read_split(str(glue), GLUE["mnli"], "train").left_out
 
 
-def test_many_rows_that_are_cut_in_two_are_an_error(glue: Path) -> None:
+def test_many_split_rows_are_an_error(glue: Path) -> None:
     write_qqp(glue, "train", whole=1000)
     message = (
         r"Expected 6 columns in at least 99.9% of the lines, as in the official file. 2 lines of .*QQP/train.tsv have "
@@ -183,14 +183,14 @@ def test_unknown_task_is_named() -> None:
         glue_tasks(["cola", "wnli"])
 
 
-def test_all_stands_for_all_tasks() -> None:
+def test_all_gives_all_tasks() -> None:
     assert glue_tasks(["all"]) == list(GLUE.values())
     assert glue_tasks(["rte", "cola", "rte"]) == [GLUE["rte"], GLUE["cola"]]
 
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A data set of `datasets` in a folder, as a clone of nyu-mll/glue is one."""
+    """A folder that `datasets` loads, like a clone of nyu-mll/glue."""
     rows = {
         "mnli": ("validation_matched", {"premise": "It is.", "hypothesis": "It is not.", "label": 2, "idx": 0}),
         "qqp": ("test", {"question1": "Who?", "question2": "Whose?", "label": -1, "idx": 7}),
@@ -214,7 +214,7 @@ def test_data_sets_are_read(dataset: str) -> None:
     assert examples.labels.tolist() == [2]
 
 
-def test_test_split_of_a_data_set_has_indices_in_place_of_labels(dataset: str) -> None:
+def test_test_split_of_a_data_set_has_indices_instead_of_labels(dataset: str) -> None:
     examples = read_split(dataset, GLUE["qqp"], "test")
     assert (examples.labels, examples.ids) == (None, ["7"])
 

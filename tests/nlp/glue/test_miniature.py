@@ -25,7 +25,7 @@ def read(folder: Path, name: str) -> dict[str, Examples]:
 
 
 @pytest.mark.parametrize("name", GLUE)
-def test_reader_of_the_official_files_reads_it(folder: Path, name: str) -> None:
+def test_reader_of_the_official_files_reads_the_miniature(folder: Path, name: str) -> None:
     splits = read(folder, name)
     assert {len(splits[split]) for split in splits} == set(SIZES.values())
     assert all(len(examples) == SIZES[split.partition("_")[0]] for split, examples in splits.items())
@@ -46,7 +46,7 @@ def test_classes_are_balanced(folder: Path, name: str) -> None:
     assert min(share) > 0.8 / len(share)
 
 
-def test_scores_are_shares_of_equal_words(folder: Path) -> None:
+def test_score_is_five_only_for_equal_sentences(folder: Path) -> None:
     examples = read(folder, "stsb")["train"]
     assert examples.labels is not None
     assert set(examples.labels.tolist()) == {0, 1, 2, 3, 4, 5}
@@ -68,7 +68,7 @@ def test_mismatched_genres_are_topics_that_training_lacks(folder: Path) -> None:
 
 
 def test_unacceptable_sentences_differ_from_acceptable_ones_in_one_word(folder: Path) -> None:
-    """Each is made of a sentence of the grammar, so that the rest of its words are the grammar's."""
+    """Each is a sentence of the grammar except for one word."""
     texts = read(folder, "cola")["train"]
     assert texts.labels is not None
     wrong = [text for text, label in zip(*texts.texts, texts.labels, strict=True) if label == 0]

@@ -11,7 +11,7 @@ VALUES = {"cola": 0.5, "sst2": 0.9, "mrpc": 0.8, "qqp": 0.7, "stsb": 0.6, "mnli"
 
 
 def finish(output: Path, task: str, values: list[float]) -> None:
-    """Results as if the task had been fine-tuned with as many seeds."""
+    """Write results as if the task had been fine-tuned with one seed per value."""
     for seed, value in enumerate(values):
         folder = run_path(output, task, seed)
         folder.mkdir(parents=True)

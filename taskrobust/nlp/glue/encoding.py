@@ -13,7 +13,7 @@ from taskrobust.nlp.glue.files import Examples, Labels
 from taskrobust.training.sampling import Key
 
 _AT_ONCE: Final = 10_000  # examples that are encoded in one call, which returns Python lists
-_MULTIPLE: Final = 8  # of which batch widths are multiples, which suits matrix units
+_MULTIPLE: Final = 8  # batch widths are multiples of this, which suits matrix units
 
 
 class EncodedExamples(Dataset[dict[str, Any]]):

@@ -1,7 +1,7 @@
 """Readers of documents: text files, JSON lines, parquet files, data sets on the hub.
 
-The readers of ``datasets`` name no file and line in their errors, keep byte order marks, refuse JSON with half of a
-surrogate pair, and treat a line of blanks as text.
+The readers of ``datasets`` are not used for files: their errors do not name the line, and they keep byte order marks in
+text, refuse JSON with half of a surrogate pair, and do not separate documents at lines of blanks.
 """
 
 import json

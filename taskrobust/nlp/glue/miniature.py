@@ -57,9 +57,9 @@ def _write(folder: Path, task: GlueTask, counts: dict[str, int], seed: int) -> N
 
 
 def _lines(task: GlueTask, examples: list[Example], has_labels: bool) -> Iterator[str]:
-    columns = (
-        (task.columns or (*task.texts, task.label)) if has_labels else (task.test_columns or ("index", *task.texts))
-    )
+    columns = task.columns or (*task.texts, task.label)
+    if not has_labels:
+        columns = task.test_columns or ("index", *task.texts)
     if task.has_header or not has_labels:
         yield "\t".join(columns)
     for number, (texts, label) in enumerate(examples):

@@ -1,12 +1,12 @@
-"""Times annotation beside the straight pipeline of NLTK and BertTokenizer.
+"""Times annotation against the straightforward pipeline of NLTK and BertTokenizer.
 
-A table: words a second of wall time, and of process time a core, where a word is a token of the Penn Treebank. Both
-pipelines start from documents in memory and end with ids and classes in memory; both split sentences with Punkt. The
-straight one works sentence by sentence as ``taskrobust.nlp.tagging.reference`` does, which asks NLTK for the words and
-again for their spans, on every tenth document. "Cold" is the first pass of a fresh process with its models loaded,
-"warm" the second pass over the same documents.
+Prints words per second of wall time, and per second of process time of one core, where a word is a Penn Treebank token.
+Both pipelines start from documents in memory and end with ids and classes in memory, and both split sentences with
+Punkt. The other one, in ``straightforward_annotation.py``, works sentence by sentence, asks NLTK for the words
+and again for their spans, and runs on every tenth document. "Cold" is the first pass of a fresh process with its models
+loaded, "warm" the second pass over the same documents.
 
-Run: ``OMP_NUM_THREADS=1 python benchmarks/annotation.py [FILE]``, by default on the books of ``$TASKROBUST_DATA``, or
+Run: ``OMP_NUM_THREADS=1 python benchmarks/annotation.py [FILE]``, by default on the books in ``$TASKROBUST_DATA``, or
 on generated text where that is unset. NLTK must find its data.
 """
 
@@ -21,16 +21,17 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import NamedTuple
 
+from straightforward_annotation import annotate_sentence
+
 from taskrobust.nlp.corpus.sources import read_documents
 from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
 from taskrobust.nlp.tagging.annotator import Annotator, load_sentence_splitter
-from taskrobust.nlp.tagging.reference import annotate_sentence
 from taskrobust.nlp.tagging.tagger import load_nltk_tagger
 from taskrobust.synthetic.text.grammar import detokenize, generate_documents
 
 
 class Pass(NamedTuple):
-    """What a process did, and its seconds of wall and of process time."""
+    """Words of one pass in one process, and its seconds of wall time and of process time."""
 
     words: int
     wall: float
@@ -46,7 +47,7 @@ def main() -> None:
     documents = read(arguments.source)
     documents = documents[:: max(1, len(documents) // arguments.documents)][: arguments.documents]
 
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a process
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core per process
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         train_wordpiece(documents).save_pretrained(folder)
@@ -54,7 +55,7 @@ def main() -> None:
             (straight,) = run(straight_passes, documents[::10], folder, processes)
             cold, warm = run(our_passes, documents, folder, processes)
             rows += [
-                ("straight pipeline", processes, straight, 1.0),
+                ("straightforward pipeline", processes, straight, 1.0),
                 ("taskrobust, cold", processes, cold, cold[1] / straight[1]),
                 ("taskrobust, warm", processes, warm, warm[1] / straight[1]),
             ]
@@ -75,7 +76,7 @@ def read(source: str | None) -> list[str]:
 def run(
     passes: Callable[[list[str], str], list[Pass]], documents: list[str], folder: str, processes: int
 ) -> list[tuple[float, float]]:
-    """For each pass the words a second of all processes together, and of process time."""
+    """Words per second of all processes together, and per second of process time, for each pass."""
     context = get_context("spawn")
     barrier = context.Barrier(processes)
     with ProcessPoolExecutor(processes, context, start_worker, (barrier,)) as pool:

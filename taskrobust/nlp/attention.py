@@ -1,7 +1,7 @@
-"""Attention over a batch without padding: its sequences one after another in a single row.
+"""Attention over an unpadded batch, whose sequences are concatenated in a single row.
 
-The function is registered with transformers under the name ``UNPADDED``, so no model is changed:
-``model.set_attn_implementation(UNPADDED)``. Batches with padding pass through it to ``"sdpa"``.
+The function is registered with transformers under the name ``UNPADDED``, so no model has to be changed: call
+``model.set_attn_implementation(UNPADDED)``. Padded batches use ``"sdpa"``.
 """
 
 from typing import Any, Final
@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
 UNPADDED: Final = "taskrobust_unpadded"
-"""The name of this attention in ``model.set_attn_implementation`` and ``from_pretrained(attn_implementation=…)``."""
+"""Name of this attention in ``model.set_attn_implementation`` and ``from_pretrained(attn_implementation=…)``."""
 
 
 def unpadded_attention(
@@ -28,28 +28,28 @@ def unpadded_attention(
     cu_seqlens: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    r"""Lets every token attend to the tokens of its own sequence.
+    r"""Let each token attend to the tokens of its sequence.
 
-    On CUDA this is ``torch.nn.attention.varlen`` (torch 2.10 or newer, float16 or bfloat16), which has no dropout.
-    On the CPU, where the sequences are attended to one by one, dropout is refused as well: a configuration that
-    trains on one device trains on the other.
+    On CUDA this is ``torch.nn.attention.varlen`` (torch 2.10 or newer, float16 or bfloat16), which does not support
+    dropout. On the CPU the sequences are processed one by one. Dropout is refused there too, so that a configuration
+    works on both.
 
     Args:
-        module: The attention layer; its configuration bounds the length of a sequence.
-        query: Queries, [1, heads, N, head size], N the number of tokens of the batch.
-        key: Keys, as the queries.
-        value: Values, as the queries.
-        attention_mask: For batches with padding only: true where a key may be read, [B, 1, 1, S].
+        module: The attention layer; its configuration bounds the length of the sequences.
+        query: Queries, [1, heads, N, head size] for N tokens in the batch.
+        key: Keys, same shape.
+        value: Values, same shape.
+        attention_mask: For padded batches: true where a key may be read, [B, 1, 1, S].
         scaling: Factor of the attention scores.
-        dropout: Probability of dropping an attention weight; must be 0 in a batch without padding.
-        cu_seqlens: Where the sequences start, and N at the end: int32 [B + 1]. None for a batch with padding.
-        kwargs: What else transformers hands to an attention function.
+        dropout: Probability of dropping an attention weight; must be 0 in an unpadded batch.
+        cu_seqlens: Start of each sequence, then N, int32 [B + 1]. None for a padded batch.
+        kwargs: Other arguments that transformers passes to attention functions.
 
     Returns:
-        The attended values, [1, N, heads, head size], and None in place of the attention weights.
+        The attended values, [1, N, heads, head size], and None instead of the attention weights.
 
     Raises:
-        ValueError: If there is dropout in a batch without padding.
+        ValueError: If there is dropout in an unpadded batch.
     """
     if cu_seqlens is None:
         padded: tuple[Tensor, None] = sdpa_attention_forward(
@@ -58,8 +58,8 @@ def unpadded_attention(
         return padded
     if dropout > 0:
         raise ValueError(
-            f"Expected no attention dropout in a batch without padding, got {dropout}. "
-            "Set attention_probs_dropout_prob=0 in the BertConfig, or train on batches with padding."
+            f"Expected no attention dropout in an unpadded batch, got {dropout}. "
+            "Set attention_probs_dropout_prob=0 in the BertConfig, or use padded batches."
         )
     if query.is_cuda:
         return _varlen(query, key, value, cu_seqlens, module.config.max_position_embeddings, scaling), None
@@ -70,7 +70,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_l
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
-    # The longest sequence of the batch would be a tighter bound, and a host synchronization.
+    # The longest sequence of the batch would be a tighter bound, but require a host synchronization.
     attended = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, max_length, max_length, scale=scaling)
     assert isinstance(attended, Tensor)
     return attended[None]

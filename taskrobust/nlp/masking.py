@@ -1,5 +1,6 @@
-"""Masks words of the nine part-of-speech classes: turns pairs of the corpus into batches of the model."""
+"""Masking of words of the nine part-of-speech classes: turns pairs of the corpus into batches for the model."""
 
+import inspect
 import math
 from typing import Any, Final, Literal
 
@@ -16,15 +17,15 @@ Grouping = Literal["token", "sequence", "copies"]
 Schedule = Literal["static", "dynamic"]
 
 STATIC_MASKS: Final = 10
-"""Masks of a sequence under the static schedule: BERT's data were duplicated ten times before masking."""
+"""Masks per sequence under the static schedule. BERT's data were duplicated ten times before masking."""
 
-_CLASS_BITS: Final = np.uint8(CLASS_BITS)  # of the type of the flags, which is faster
+_CLASS_BITS: Final = np.uint8(CLASS_BITS)  # same type as the flags, which is faster
 _WORD_START: Final = np.uint8(WORD_START)
 
-# What the random numbers of a sequence are for.
+# Purposes of the random numbers of a sequence.
 _WORD_ORDER, _REPLACEMENT, _SEQUENCE_CLASS = range(3)
 
-# A word in the drawing order: 8 bits stratum (the lowest is drawn first), 40 random bits, 16 bits position.
+# Sort key of a word: 8 bits stratum (the lowest is drawn first), 40 random bits, 16 bits position.
 _STRATUM: Final = np.uint64(56)
 _RANDOM_BITS: Final = np.uint64((1 << 56) - (1 << 16))
 _POSITION_BITS: Final = np.uint64((1 << 16) - 1)
@@ -32,33 +33,33 @@ _NO_WORD: Final = np.uint64((1 << 64) - 1)
 
 
 class Masking:
-    """Masks 15 % of the pieces, whole words of the nine classes, and says which class each masked piece is of.
+    """Masks 15 % of the pieces, as whole words of the nine classes, and records the class of each masked piece.
 
-    Words (Penn Treebank tokens) are drawn in random order as long as their pieces fit into the budget:
-    ``mask_fraction`` of the pieces that the sequence has of the nine classes, and at least one word. Of the masked
-    pieces 80 % become the mask token, 10 % a random piece, 10 % stay as they are.
+    Words (Penn Treebank tokens) are drawn in random order while their pieces fit into the budget, which is
+    ``mask_fraction`` times the number of pieces of the nine classes in the sequence, but at least one word. Of the
+    masked pieces, 80 % become the mask token, 10 % a random piece, and 10 % are left unchanged.
 
-    The mask is a function of the seed, the sequence and the epoch alone: not of the batch, the worker or the process.
-    A word of more pieces than ``ceil(mask_fraction * S)``, S the sequence length, is never masked, so no sequence has
-    more masked pieces than that.
+    The mask depends on the seed, the sequence and the epoch only, not on the batch, the worker or the process. For
+    sequences of length S, no sequence has more than ``ceil(mask_fraction * S)`` masked pieces, and a word with more
+    pieces than that is never masked.
 
     Args:
-        tokenizer: Names the mask token, the special tokens and the size of the vocabulary.
-        grouping: "token" masks words of all classes in every sequence. "sequence" draws one class for every sequence,
-            of those present in it, and masks only words of that class. "copies" makes nine copies of the batch, one
-            after another, and masks in each only words of one class, in the order of ``CLASSES``. The budget is that of
-            all classes, so that "sequence" and "copies" mask most words of a small class.
-        mask_fraction: Share of the pieces of the nine classes to mask.
-        stratified: Whether a sequence's rare classes are masked as often as its common ones: one word of each class
-            is drawn, then a second of each, and so on.
-        schedule: "static" gives a sequence the same mask again after ten epochs, "dynamic" never.
-        fixed_size: Whether to fill the masked positions up to ``ceil(mask_fraction * S)`` a sequence, with rows of
-            class ``OUTSIDE`` that count nowhere, so that ``torch.compile`` sees static shapes.
-        unpadded: Whether to lay the sequences one after another in a single row, without padding.
-        seed: Names the stream of masks.
+        tokenizer: The tokenizer of the corpus.
+        grouping: "token" masks words of all classes in each sequence. "sequence" draws one class per sequence, among
+            those present, and masks only words of that class. "copies" concatenates nine copies of the batch and masks
+            only words of one class in each, in the order of ``CLASSES``. The budget is always that of all classes, so
+            "sequence" and "copies" mask most words of a small class.
+        mask_fraction: Fraction of the pieces of the nine classes to mask.
+        stratified: Whether to mask rare classes as often as common ones, by drawing one word of each class in the
+            sequence, then a second one of each, and so on.
+        schedule: "static" repeats the masks of a sequence after ten epochs, "dynamic" never does.
+        fixed_size: Whether to fill up the masked positions to ``ceil(mask_fraction * S)`` per sequence with rows of
+            class ``OUTSIDE``, which count nowhere, so that ``torch.compile`` sees static shapes.
+        unpadded: Whether to concatenate the sequences in a single row without padding.
+        seed: Seed of the masks.
 
     Raises:
-        ValueError: If the mask fraction lies outside (0, 1], or the tokenizer has no mask token.
+        ValueError: If the mask fraction is not in (0, 1], or the tokenizer has no mask token.
 
     References:
         Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, NAACL 2019, section 3.1.
@@ -78,9 +79,9 @@ class Masking:
         seed: int = 0,
     ) -> None:
         if not 0 < mask_fraction <= 1:
-            raise ValueError(f"Expected a mask fraction above 0 and up to 1, got {mask_fraction}.")
+            raise ValueError(f"Expected a mask_fraction above 0 and up to 1, got {mask_fraction}.")
         if tokenizer.mask_token_id is None:
-            raise ValueError("Expected a tokenizer with a mask token, got one without; use one trained for BERT.")
+            raise ValueError("Expected a tokenizer with a mask token, got one without. Use one trained for BERT.")
         self.grouping = grouping
         self.mask_fraction = mask_fraction
         self.stratified = stratified
@@ -91,20 +92,25 @@ class Masking:
         self.mask_id: int = tokenizer.mask_token_id
         self.ordinary_ids = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
+    def __repr__(self) -> str:
+        """The settings, as they were given to the constructor."""
+        names = inspect.signature(Masking).parameters.keys() - {"tokenizer"}
+        return f"Masking({', '.join(f'{name}={value!r}' for name, value in vars(self).items() if name in names)})"
+
     def __call__(self, pairs: PairBatch) -> dict[str, Tensor]:
-        """Masks a batch.
+        """Mask a batch.
 
         Args:
             pairs: B pairs of segments of the corpus.
 
         Returns:
-            The keyword arguments of the model, for M masked pieces in B sequences (nine times as many for copies) of S:
+            The keyword arguments of the model, for B sequences (9 B with "copies") of length S and M masked pieces:
             input_ids, token_type_ids, attention_mask: int64 [B, S];
             masked_positions: ascending indices into the flattened ``input_ids``, int64 [M];
-            labels, classes: the pieces that stood there and their classes, int64 [M];
-            next_sentence_label: 0 where the second segment continues the first, 1 where it is a random one, int64 [B].
-            Unpadded, with N pieces in all: input_ids, token_type_ids, position_ids: int64 [1, N]; cu_seqlens: where the
-            sequences start, and N at the end, int32 [B + 1]; no attention_mask.
+            labels, classes: original pieces at these positions, and their classes, int64 [M];
+            next_sentence_label: 0 if the second segment continues the first, 1 if it is a random one, int64 [B].
+            In an unpadded batch of N pieces, input_ids, token_type_ids and position_ids are int64 [1, N], cu_seqlens is
+            the start of each sequence, then N, int32 [B + 1], and there is no attention_mask.
         """
         if self.grouping == "copies":
             pairs = PairBatch(*(np.concatenate([column] * len(CLASSES)) for column in pairs))
@@ -139,7 +145,7 @@ class Masking:
         in_class = classes < OUTSIDE
         budget = np.rint(self.mask_fraction * np.count_nonzero(in_class, axis=1))
 
-        # Every special token is a word of its own, so a word ends where the next one starts, over the rows too.
+        # Each special token is a word, so a word ends where the next one starts, even across rows.
         starts = np.flatnonzero(flags >= _WORD_START)
         pieces_of_word = np.zeros(flags.size, dtype=np.int64)
         pieces_of_word[starts] = np.diff(starts, append=flags.size)
@@ -166,7 +172,7 @@ class Masking:
     def _draw_order(
         self, classes: NDArray[np.uint8], maskable: NDArray[np.bool_], keys: NDArray[np.uint64]
     ) -> NDArray[np.uint64]:
-        """As many words of each sequence as can be masked, in the order in which they are drawn."""
+        """Sort keys of the words of each sequence in drawing order, truncated to the number that can be masked."""
         length = classes.shape[1]
         position = np.arange(length, dtype=np.uint64)
         order = random_bits(random_bits(keys, _WORD_ORDER)[:, None], position)
@@ -193,12 +199,12 @@ class Masking:
 
 
 def _no_word_unless(maskable: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """0 where maskable, else ``_NO_WORD``; several times faster than assignment through a boolean index."""
+    """0 where maskable, else ``_NO_WORD``. Several times faster than assignment through a boolean index."""
     return maskable.astype(np.uint64) - np.uint64(1)
 
 
 def _draw_class(classes: NDArray[np.uint8], maskable: NDArray[np.bool_], keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """One of the classes that a sequence has words of; any where it has none."""
+    """Draws one of the classes present in each sequence, or an arbitrary one if there is none."""
     present = np.stack([((classes == c) & maskable).any(axis=1) for c in range(len(CLASSES))], axis=1)
     count = np.cumsum(present, axis=1)
     pick = np.floor(uniform(random_bits(keys, _SEQUENCE_CLASS)) * count[:, -1])
@@ -209,7 +215,7 @@ def _draw_class(classes: NDArray[np.uint8], maskable: NDArray[np.bool_], keys: N
 def _draw_classes_in_turn(
     order: NDArray[np.uint64], classes: NDArray[np.uint8], maskable: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Gives each word its rank within its class as stratum; the words come back in another place of their row."""
+    """Makes the rank of each word within its class its stratum. The words are reordered within their rows."""
     by_class = order | classes.astype(np.uint64) << _STRATUM
     by_class |= _no_word_unless(maskable)
     by_class.sort(axis=1)

@@ -1,4 +1,4 @@
-"""PoS-BERT: BERT for pre-training with one masked-language risk for each part-of-speech class."""
+"""PoS-BERT: BERT for pre-training with one masked language modeling task per part-of-speech class."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,14 +14,14 @@ from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 from taskrobust.outputs import DisjointRows, Outputs, TaskLosses
 
 TASKS: Final = (*CLASSES, "nsp")
-"""The upstream tasks: masked words of each of the nine classes, and next sentence prediction."""
+"""The pre-training tasks: one per class of masked words, and next sentence prediction."""
 
 _NSP: Final = TASKS.index("nsp")
 _NO_TASK: Final = len(TASKS)
 
 
 class _LastLayer(BertLayer):  # type: ignore[misc]
-    """Computes only the tokens that are read, after the attention: [1, R, H] in place of [B, S, H]."""
+    """Computes only the tokens that are read after the attention: [1, R, H] instead of [B, S, H]."""
 
     def forward(
         self,
@@ -41,24 +41,22 @@ class _LastLayer(BertLayer):  # type: ignore[misc]
 
 
 class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
-    r"""BERT that returns the summed loss of every class of masked words, and of next sentence prediction.
+    r"""BERT that returns the summed losses of each class of masked words and of next sentence prediction.
 
     .. math:: S_t = \sum_{i:\, c_i = t} -\log p_\theta(y_i \mid \tilde x), \qquad n_t = |\{i : c_i = t\}|
 
-    The trunk runs once. After its last attention only the tokens that a head reads are computed, masked ones and the
-    first of each sequence, with the same result. Parameters and their names are those of
-    ``BertForPreTraining``: what ``save_pretrained`` writes, every BERT class of transformers loads.
+    The trunk runs once. After its last attention, only the tokens that a head reads are computed, which are the masked
+    ones and the first of each sequence. The result is the same. Parameters and their names are those of
+    ``BertForPreTraining``, so every BERT class of transformers loads what ``save_pretrained`` writes.
 
     Example:
         >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
         >>> config = BertConfig(vocab_size=9, **sizes)
         >>> outputs = PosBertForPreTraining(config)(
         ...     input_ids=torch.tensor([[2, 5, 4, 3]]),
-        ...     token_type_ids=torch.zeros(1, 4, dtype=torch.int64),
         ...     masked_positions=torch.tensor([2]),
         ...     labels=torch.tensor([7]),
         ...     classes=torch.tensor([CLASSES.index("noun")]),
-        ...     next_sentence_label=torch.tensor([0]),
         ... )
         >>> dict(zip(TASKS, outputs.losses.counts.int().tolist()))["noun"]
         1
@@ -78,34 +76,35 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
     def forward(
         self,
         input_ids: Tensor,
-        token_type_ids: Tensor,
         masked_positions: Tensor,
         labels: Tensor,
         classes: Tensor,
-        next_sentence_label: Tensor,
+        next_sentence_label: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> Outputs:
-        """Sums the element losses of each task.
+        """Sum the element losses of each task.
 
         Args:
-            input_ids: Pieces with masks, int64 [B, S]; without padding [1, N], N the tokens of the batch.
-            token_type_ids: 0 in segment A, 1 in segment B, as ``input_ids``.
-            masked_positions: Where to predict, int64 [M]: indices into the flattened ``input_ids``.
-            labels: The pieces at the masked positions, int64 [M].
-            classes: Their classes, int64 [M]: an index into ``CLASSES``, or ``OUTSIDE`` for rows that count nowhere.
-            next_sentence_label: 0 where segment B continues A, 1 where it is of another document, int64 [B].
-            attention_mask: 1 on pieces, 0 on padding, [B, S].
-            position_ids: Position of each piece in its sequence, [1, N]; for batches without padding.
-            cu_seqlens: Where the sequences start, and N at the end, int32 [B + 1]; for batches without padding.
+            input_ids: Masked pieces, int64 [B, S], or [1, N] for an unpadded batch of N tokens.
+            masked_positions: Where to predict, as indices into the flattened ``input_ids``, int64 [M].
+            labels: The original pieces at the masked positions, int64 [M].
+            classes: Their classes as indices into ``CLASSES``, int64 [M]. Rows of class ``OUTSIDE`` count nowhere.
+            next_sentence_label: 0 if segment B continues A, 1 if it is from another document, int64 [B]. None leaves
+                next sentence prediction out.
+            token_type_ids: 0 in segment A, 1 in segment B, same shape as ``input_ids``. None for a single segment.
+            attention_mask: 1 on pieces, 0 on padding, [B, S]. None if there is no padding.
+            position_ids: Position of each piece in its sequence, [1, N]. Required for an unpadded batch only.
+            cu_seqlens: Start of each sequence, then N, int32 [B + 1]. Required for an unpadded batch only.
 
         Returns:
-            Float32 sums and counts in the order of ``TASKS``, [10] each; as ``shared`` the trunk's output at masked
-            positions [M] and first tokens [B], [M + B, H], each row of which the head of one task reads.
+            Float32 sums and counts in the order of ``TASKS``, [10] each. ``shared`` is the output of the trunk at the
+            masked positions and the first tokens, [M + B, H], each row of which is read by the head of one task.
 
         Raises:
-            ValueError: If a batch without padding meets an attention that would mix its sequences.
+            ValueError: If the batch is unpadded and the attention would mix its sequences.
         """
         attention = self.config._attn_implementation
         if cu_seqlens is not None and attention != UNPADDED:
@@ -114,7 +113,8 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
                 f"Call model.set_attn_implementation({UNPADDED!r})."
             )
         if attention_mask is not None and attention in ("sdpa", UNPADDED):
-            # In four dimensions transformers takes the mask as it is; in two it asks the device whether all are ones.
+            # transformers uses a four-dimensional mask unchanged. For a two-dimensional one it asks the device whether
+            # all entries are 1.
             attention_mask = attention_mask[:, None, None, :].bool()
         first_tokens = _first_tokens(input_ids) if cu_seqlens is None else cu_seqlens[:-1]
         rows = self.bert(
@@ -125,16 +125,19 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
             read=torch.cat([masked_positions, first_tokens]),
             **({} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}),
         ).last_hidden_state[0]
-        owners = _owners(classes, next_sentence_label)
+        nsp = _NSP
+        if next_sentence_label is None:
+            next_sentence_label, nsp = labels.new_zeros(len(first_tokens)), _NO_TASK
+        owners = _owners(classes, next_sentence_label, nsp)
         masked, first = rows.split([len(masked_positions), len(first_tokens)])
-        # The trunk's own pooler reads the first token of each row of its input, not of each sequence.
+        # Within the trunk, the pooler would read the first token of each row instead of each sequence.
         word_scores, next_scores = self.cls(masked, self.bert.pooler(first[:, None]))
         losses = torch.cat([_cross_entropy(word_scores, labels), _cross_entropy(next_scores, next_sentence_label)])
         task_losses = TaskLosses(_sum_by_task(losses, owners), _sum_by_task(torch.ones_like(losses), owners), TASKS)
         return Outputs(task_losses, shared=DisjointRows(rows, owners))
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
-        """Writes the weights (safetensors) and a configuration that names ``BertForPreTraining`` as architecture."""
+        """Write the weights (safetensors) and a configuration with the architecture ``BertForPreTraining``."""
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         self.config.architectures = [BertForPreTraining.__name__]
         if is_main_process:
@@ -142,15 +145,15 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
 
 
 def task_counts(batch: Mapping[str, Tensor]) -> Tensor:
-    """Elements of each task in a batch, [10]: the counts that the model would return, without its forward pass."""
+    """The counts that the model would return for a batch, [10], without a forward pass."""
     owners = _owners(batch["classes"], batch["next_sentence_label"])
     return _sum_by_task(torch.ones_like(owners, dtype=torch.float32), owners)
 
 
-def _owners(classes: Tensor, next_sentence_label: Tensor) -> Tensor:
-    """The task of each row that the heads read. ``OUTSIDE`` is also the number of the last task, so it moves."""
+def _owners(classes: Tensor, next_sentence_label: Tensor, nsp: int = _NSP) -> Tensor:
+    """The task of each row that the heads read. ``OUTSIDE`` becomes ``_NO_TASK``, since it equals ``_NSP``."""
     words = classes.masked_fill(classes == OUTSIDE, _NO_TASK)
-    return torch.cat([words, torch.full_like(next_sentence_label, _NSP)])
+    return torch.cat([words, torch.full_like(next_sentence_label, nsp)])
 
 
 def _first_tokens(input_ids: Tensor) -> Tensor:
@@ -158,11 +161,11 @@ def _first_tokens(input_ids: Tensor) -> Tensor:
 
 
 def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Element losses in float32. On CUDA the cast is part of the softmax: no float32 copy of the scores is kept."""
+    """Element losses in float32. On CUDA the softmax includes the cast, and no float32 copy of the scores is kept."""
     return F.nll_loss(F.log_softmax(scores, dim=-1, dtype=torch.float32), labels, reduction="none")
 
 
 def _sum_by_task(values: Tensor, owners: Tensor) -> Tensor:
-    """Sums the values that each task owns, [10]. Unlike ``index_add`` on CUDA, in a fixed order."""
+    """Sums the values of each task, [10], in a fixed order, unlike ``index_add`` on CUDA."""
     tasks = torch.arange(len(TASKS), device=owners.device)
     return values.where(owners == tasks[:, None], 0).sum(-1)

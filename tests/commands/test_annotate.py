@@ -57,14 +57,14 @@ def test_two_processes_write_the_bytes_of_one(text: str, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("nltk_data")
-def test_a_run_that_broke_off_goes_on_to_the_same_bytes(
+def test_an_interrupted_run_resumes_to_the_same_bytes(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     annotate(text, tmp_path / "whole", **OPTIONS)
-    output = tmp_path / "broken"
+    output = tmp_path / "interrupted"
     written = []
 
-    def write_two_and_break(path: Path, *arguments: Any) -> None:
+    def write_two_and_interrupt(path: Path, *arguments: Any) -> None:
         if len(written) == 2:
             path.with_name(".shard-00002.arrow.unfinished").write_bytes(b"half")
             raise KeyboardInterrupt
@@ -72,7 +72,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(
         write_shard(path, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_shard", write_two_and_break)
+        patch.setattr(module, "write_shard", write_two_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
             annotate(text, output, **OPTIONS)
     with pytest.raises(ValueError, match="got an unfinished folder"):
@@ -117,7 +117,7 @@ def test_a_source_without_two_documents_is_an_error_that_writes_nothing(
     content: str, found: int, tmp_path: Path
 ) -> None:
     (tmp_path / "text.txt").write_text(content)
-    with pytest.raises(ValueError, match=rf"Expected at least two documents with text.*, found {found} in"):
+    with pytest.raises(ValueError, match=rf"Expected at least two documents with text.*, got {found} in"):
         annotate(str(tmp_path / "text.txt"), tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()
 
@@ -142,7 +142,7 @@ def test_a_wrong_option_is_an_error_that_writes_nothing(
 
 
 @pytest.mark.usefixtures("nltk_data")
-def test_a_held_out_corpus_takes_the_tokenizer_of_another(text: str, tmp_path: Path) -> None:
+def test_a_held_out_corpus_uses_the_tokenizer_of_another(text: str, tmp_path: Path) -> None:
     annotate(text, tmp_path / "train", **OPTIONS)
     annotate(text, tmp_path / "held-out", tokenizer=str(tmp_path / "train/tokenizer"), sequence_length=32)
     assert Corpus(tmp_path / "held-out").tokenizer.get_vocab() == Corpus(tmp_path / "train").tokenizer.get_vocab()
@@ -163,7 +163,7 @@ def test_tagged_documents_of_another_provenance_are_refused(tmp_path: Path, smal
 @pytest.mark.slow
 @pytest.mark.skipif(
     not {"NLTK_DATA", "TASKROBUST_DATA"} <= os.environ.keys(),
-    reason="NLTK_DATA and TASKROBUST_DATA name no folders with NLTK's tagger and the books",
+    reason="NLTK_DATA and TASKROBUST_DATA do not name folders with NLTK's tagger and the books",
 )
 def test_books_killed_and_resumed_with_two_processes_give_the_bytes_of_one_run(tmp_path: Path) -> None:
     source = str(Path(os.environ["TASKROBUST_DATA"]) / "text/books-validation.parquet")

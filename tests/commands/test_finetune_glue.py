@@ -1,4 +1,4 @@
-"""Fine-tuning on the generated GLUE with a model of random parameters."""
+"""Fine-tuning a random model on the generated GLUE."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from taskrobust import cli
 from taskrobust.cli.options import Options
 from taskrobust.nlp.corpus.wordpiece import train_wordpiece
 from taskrobust.nlp.glue.miniature import write_miniature_glue
-from taskrobust.nlp.glue.tasks import GLUE
+from taskrobust.nlp.glue.tasks import GLUE, GlueTask
 from taskrobust.training.metrics import CLOCKED
 from taskrobust.training.results import read_results
 from taskrobust.training.trainer import Trainer
@@ -37,7 +37,7 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(glue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder as pre-training leaves it."""
+    """A run folder of pre-training."""
     run = tmp_path_factory.mktemp("pretrained")
     tokenizer = train_wordpiece([path.read_text() for path in glue.rglob("*.tsv")], vocab_size=300)
     tokenizer.model_max_length = 64
@@ -114,7 +114,7 @@ def test_all_tasks_end_with_results_a_table_and_a_submission(model: Path, glue: 
             assert task.labels is None or {prediction for _, prediction in rows} <= set(task.labels)
 
 
-def test_run_says_what_it_will_do_and_where_the_models_are(
+def test_run_prints_its_settings_and_the_folders_of_the_models(
     model: Path, glue: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     glue_process.finetune(**settings(model, glue, tmp_path, tasks=["rte"], loop={"steps": 2}))
@@ -132,7 +132,7 @@ def test_fine_tuned_model_is_one_of_transformers(model: Path, glue: Path, tmp_pa
     assert not (tmp_path / "mnli/seed0/checkpoints").exists()
 
 
-def test_no_best_model_is_written_as_the_last_one_counts(
+def test_no_best_model_is_written_since_the_last_one_counts(
     model: Path, glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: list[str] = []
@@ -227,23 +227,23 @@ def test_seeds_and_steps_of_the_command_line_arrive(
     assert (given["loop"].steps, given["loop"].epochs, given["loop"].eval_every) == (7, None, None)
 
 
-def test_there_are_ten_epochs_where_nothing_is_said(model: Path, tmp_path: Path) -> None:
+def test_ten_epochs_by_default(model: Path, tmp_path: Path) -> None:
     write_miniature_glue(tmp_path / "glue", train=20, dev=8, test=8)
     loop = {"steps": None, "eval_every": None}
     glue_process.finetune(**settings(model, tmp_path / "glue", tmp_path / "runs", loop=loop))
     (result,) = read_results(tmp_path / "runs/cola/seed0")
-    assert result.step == 25  # 20 samples, 8 in a step
+    assert result.step == 25  # 20 samples, 8 per step
     assert yaml.safe_load((tmp_path / "runs/cola/seed0/config.yaml").read_text())["loop"]["epochs"] == 10
 
 
-def test_results_say_how_many_training_samples_there_were(model: Path, glue: Path, tmp_path: Path) -> None:
+def test_results_name_the_number_of_training_samples(model: Path, glue: Path, tmp_path: Path) -> None:
     glue_process.finetune(**settings(model, glue, tmp_path / "few", train_samples=16, loop={"steps": 1}))
     glue_process.finetune(**settings(model, glue, tmp_path / "all", train_samples=60, loop={"steps": 1}))
     assert read_results(tmp_path / "few/cola/seed0")[0].data == "GLUE, 16 training samples"
     assert read_results(tmp_path / "all/cola/seed0")[0].data == "GLUE"
 
 
-def test_lines_that_are_left_out_are_told_of(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_left_out_lines_are_reported(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_miniature_glue(tmp_path / "glue", train=1000, dev=8, test=8)
     with (tmp_path / "glue/QQP/train.tsv").open("a") as file:
         file.write("14\t3\t4\tCut off\n")
@@ -253,12 +253,12 @@ def test_lines_that_are_left_out_are_told_of(model: Path, tmp_path: Path, capsys
 
 
 def test_folder_without_a_model_is_named(glue: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected a finished run or a model's folder, .* neither model/ nor config"):
+    with pytest.raises(ValueError, match=r"Expected a finished run or a model's folder, got .* with neither model/"):
         glue_process.finetune(**settings(tmp_path, glue, tmp_path / "runs"))
 
 
-def test_folder_that_is_not_there_is_not_looked_for_on_the_hub(glue: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected a run folder, .* or a name on the hub, .*runs/none is no folder"):
+def test_missing_folder_is_not_looked_up_on_the_hub(glue: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected a run folder, .*, got .*runs/none, which is no folder"):
         glue_process.finetune(**settings(tmp_path / "runs/none", glue, tmp_path / "out"))
 
 
@@ -267,7 +267,8 @@ def test_parameters_of_another_architecture_are_refused(model: Path, glue: Path,
     weights = load_file(tmp_path / "model/model.safetensors")
     save_file({f"other.{name}": value for name, value in weights.items()}, tmp_path / "model/model.safetensors")
     with pytest.raises(
-        RuntimeError, match=r"Expected the parameters of a BertModel in .*/model, \d+ are missing, such as"
+        RuntimeError,
+        match=r"Expected the parameters of a BertModel in .*/model, got a model without \d+ of them",
     ):
         glue_process.finetune(**settings(tmp_path, glue, tmp_path / "out"))
 
@@ -282,7 +283,23 @@ def test_miniature_is_written_into_the_output(model: Path, tmp_path: Path, monke
     assert read_results(tmp_path / "cola/seed0")[0].data == "miniature GLUE"
 
 
-def test_killed_run_goes_on_bit_by_bit(model: Path, glue: Path, tmp_path: Path) -> None:
+def test_task_without_a_generator_is_not_part_of_the_miniature(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = GlueTask(name="wnli", folder="WNLI", texts=("sentence1", "sentence2"), label="label", labels=("0", "1"))
+    monkeypatch.setitem(GLUE, "wnli", row)
+    monkeypatch.setattr(
+        "taskrobust.nlp.glue.miniature.write_miniature_glue",
+        lambda folder: write_miniature_glue(folder, train=16, dev=8, test=8),
+    )
+    given = settings(model, Path("miniature"), tmp_path, tasks=["wnli", "rte"], loop={"steps": 1})
+    with pytest.raises(RuntimeError, match=r"1 of 2 tasks failed: wnli: Expected a task of the miniature GLUE, got wn"):
+        glue_process.finetune(**given)
+    assert not (tmp_path / "miniature-glue/WNLI").exists()
+    assert (tmp_path / "rte/seed0/results.json").exists()
+
+
+def test_killed_run_resumes_bit_by_bit(model: Path, glue: Path, tmp_path: Path) -> None:
     given = {"tasks": ["stsb"], "seeds": [2]}
     assert in_processes(1, "7", **settings(model, glue, tmp_path / "killed", **given)) == [-9]
     assert not (tmp_path / "killed/stsb/seed2/results.json").exists()

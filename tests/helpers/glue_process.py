@@ -1,4 +1,4 @@
-"""One fine-tuning in a process of its own, which may kill itself.
+"""One fine-tuning in its own process, which kills itself after a given step.
 
 python -m tests.helpers.glue_process SETTINGS_AS_JSON [STEP]
 """

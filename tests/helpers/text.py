@@ -23,7 +23,7 @@ TAGGED_SENTENCES = [
 
 @pytest.fixture(scope="session")
 def small_tagger() -> Any:
-    """NLTK's tagger, trained on six sentences: wrong often, but in every way that the large one is."""
+    """NLTK's tagger, trained on six sentences. It has all the features of the large one."""
     tagger = nltk.tag.PerceptronTagger(load=False)
     random.seed(0)  # training shuffles
     tagger.train([list(sentence) for sentence in TAGGED_SENTENCES], nr_iter=8)
@@ -32,7 +32,7 @@ def small_tagger() -> Any:
 
 @pytest.fixture(scope="session")
 def documents() -> list[str]:
-    """Documents of paragraphs of sentences, drawn from the words above."""
+    """Documents of paragraphs of random sentences of the words above."""
     rng = random.Random(0)
     words = [word for sentence in TAGGED_SENTENCES for word, _ in sentence if word[0].isalnum()]
 
@@ -53,7 +53,7 @@ def small_wordpiece(documents: list[str]) -> Any:
 
 @pytest.fixture
 def nltk_data(small_tagger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the small tagger and a small Punkt model, where NLTK, here and in worker processes, looks first."""
+    """A folder with the small tagger and a small Punkt model, for NLTK in this process and in worker processes."""
     folder = tmp_path / "nltk_data"
     tagger = folder / "taggers/averaged_perceptron_tagger_eng"
     punkt = folder / "tokenizers/punkt_tab/english"

@@ -79,7 +79,7 @@ def test_models_without_segments_are_fine_tuned_too() -> None:
     assert torch.allclose(SentenceClassifier(roberta)(**given).losses.sums, 3 * roberta(**given).loss[None])
 
 
-def test_sliding_windows_stay_windows() -> None:
+def test_sliding_windows_are_kept() -> None:
     torch.manual_seed(0)
     config = ModernBertConfig(
         **SIZES, num_labels=2, local_attention=4, pad_token_id=0, attn_implementation="sdpa", reference_compile=False
@@ -88,6 +88,18 @@ def test_sliding_windows_stay_windows() -> None:
     given = batch(torch.tensor([1, 0, 1]))
     del given["token_type_ids"]
     assert torch.allclose(SentenceClassifier(peer)(**given).losses.sums, 3 * peer(**given).loss[None])
+
+
+def test_mask_types_and_labels_can_be_left_out() -> None:
+    model = SentenceClassifier(network(3))
+    given = batch(torch.tensor([2, 0, 1]))
+    whole = {"attention_mask": torch.ones(3, 8).long(), "token_type_ids": torch.zeros(3, 8).long()}
+    expected = model(**given | whole)
+    outputs = model(given["input_ids"], given["labels"])
+    assert torch.allclose(outputs.losses.sums, expected.losses.sums)
+    unlabeled = model(given["input_ids"])
+    assert torch.equal(unlabeled.predictions, expected.predictions)
+    assert (unlabeled.losses.sums.tolist(), unlabeled.losses.counts.tolist()) == ([0], [0])
 
 
 def test_new_head_comes_from_the_seed(tmp_path: Path) -> None:
@@ -108,13 +120,13 @@ def test_trunk_of_another_shape_is_refused(tmp_path: Path, setting: str, name: s
     (tmp_path / "config.json").write_text(json.dumps(config | {setting: 2 * config[setting]}))
     message = (
         rf"Expected the parameters of a BertModel in .*, got bert\..*{name}.* of shape \[\d+.*\] where its config.json "
-        r"wants \[\d+.*\]."
+        r"expects \[\d+.*\]."
     )
     with pytest.raises(ValueError, match=message):
         load_network(str(tmp_path), ("a", "b", "c"))
 
 
-def test_run_folder_stands_for_its_last_model(tmp_path: Path) -> None:
+def test_run_folder_gives_its_last_model(tmp_path: Path) -> None:
     network(2).save_pretrained(tmp_path / "run/model")
     assert find_pretrained(str(tmp_path / "run")) == str(tmp_path / "run/model")
     assert find_pretrained(str(tmp_path / "run/model")) == str(tmp_path / "run/model")
@@ -123,5 +135,5 @@ def test_run_folder_stands_for_its_last_model(tmp_path: Path) -> None:
 
 def test_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
     network(2).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"Expected the files of a tokenizer beside the model in .*, there are none"):
+    with pytest.raises(ValueError, match=r"Expected the files of a tokenizer next to the model in .*, got none"):
         load_tokenizer(str(tmp_path))

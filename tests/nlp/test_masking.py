@@ -95,6 +95,13 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
 
 
+def test_printing_shows_the_settings(tokenizer: BertTokenizer) -> None:
+    assert repr(Masking(tokenizer, grouping="copies", seed=3)) == (
+        "Masking(grouping='copies', mask_fraction=0.15, stratified=False, schedule='static', fixed_size=False, "
+        "unpadded=False, seed=3)"
+    )
+
+
 def test_a_batch_by_hand(tokenizer: BertTokenizer) -> None:
     pairs = make_pairs([([(NOUN, 2)], [(OUTSIDE, 1)]), ([(OUTSIDE, 1)], [(VERB, 1), (OUTSIDE, 1)])], length=8)
     batch = Masking(tokenizer)(pairs)
@@ -167,7 +174,7 @@ def test_every_word_is_masked_equally_often(tokenizer: BertTokenizer) -> None:
     assert deviation < 5 * math.sqrt(share * (1 - share) / epochs)
 
 
-def test_stratified_masking_takes_a_word_of_each_class_in_turn(tokenizer: BertTokenizer) -> None:
+def test_stratified_masking_draws_a_word_of_each_class_in_turn(tokenizer: BertTokenizer) -> None:
     segments = ([(NOUN, 1)] * 50 + [(INTERJECTION, 1)], [(VERB, 1)] * 40 + [(ADJECTIVE, 1)] * 9)
     pairs = make_pairs([segments] * 300, length=103)
     for stratified, expected_interjections in [(True, 300), (False, 0.15 * 300)]:
@@ -302,14 +309,14 @@ def test_a_sequence_without_a_word_of_the_nine_classes_has_no_masked_piece(
     assert len(only_outside["masked_positions"]) == 0
 
 
-def test_a_word_longer_than_the_most_that_a_sequence_may_mask_is_never_masked(tokenizer: BertTokenizer) -> None:
+def test_a_word_longer_than_the_maximum_per_sequence_is_never_masked(tokenizer: BertTokenizer) -> None:
     longest = math.ceil(0.15 * 32)
     pairs = make_pairs([([(NOUN, longest)], [(VERB, longest + 1)])] * 50, length=32)
     batch = Masking(tokenizer, fixed_size=True)(pairs)
     assert all(masked == set(range(1, 1 + longest)) for masked in masked_of_rows(batch))
 
 
-def test_the_arrays_of_the_corpus_stay_as_they_are(tokenizer: BertTokenizer) -> None:
+def test_the_arrays_of_the_corpus_are_not_changed(tokenizer: BertTokenizer) -> None:
     pairs = random_pairs(10)
     before = PairBatch(*(column.copy() for column in pairs))
     for column in pairs:
@@ -321,6 +328,6 @@ def test_the_arrays_of_the_corpus_stay_as_they_are(tokenizer: BertTokenizer) -> 
 
 
 @pytest.mark.parametrize("mask_fraction", [0, 1.5])
-def test_a_mask_fraction_that_is_none_is_refused(tokenizer: BertTokenizer, mask_fraction: float) -> None:
-    with pytest.raises(ValueError, match=rf"^Expected a mask fraction above 0 and up to 1, got {mask_fraction}\.$"):
+def test_a_mask_fraction_out_of_range_is_refused(tokenizer: BertTokenizer, mask_fraction: float) -> None:
+    with pytest.raises(ValueError, match=rf"^Expected a mask_fraction above 0 and up to 1, got {mask_fraction}\.$"):
         Masking(tokenizer, mask_fraction=mask_fraction)

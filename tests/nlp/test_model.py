@@ -1,6 +1,6 @@
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,7 @@ def _seed() -> Iterator[None]:
 def config(**changes: float) -> BertConfig:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    # Weights of this size make attention uneven and sequences differ: what is compared would not agree by chance.
+    # Weights of this size make attention uneven and sequences differ, so that nothing agrees by chance.
     scale = {"initializer_range": 0.2}
     return BertConfig(vocab_size=VOCABULARY, max_position_embeddings=32, **{**sizes, **no_dropout, **scale, **changes})
 
@@ -141,6 +141,30 @@ def test_loss_and_gradients_are_those_of_bert_for_pre_training(model: PosBertFor
         )
 
 
+@pytest.mark.parametrize("change", [lambda batch: batch, without_padding])
+def test_segments_and_next_sentence_prediction_can_be_left_out(
+    model: PosBertForPreTraining, batch: Batch, change: Callable[[Batch], Batch]
+) -> None:
+    if change is without_padding:
+        model.set_attn_implementation(UNPADDED)
+    one_segment = change(batch | {"token_type_ids": torch.zeros_like(batch["input_ids"])})
+    optional = ("token_type_ids", "next_sentence_label")
+
+    expected = model(**one_segment).losses
+    losses = model(**{name: value for name, value in one_segment.items() if name not in optional}).losses
+
+    torch.testing.assert_close(losses.sums[:-1], expected.sums[:-1])
+    assert losses.counts[:-1].tolist() == expected.counts[:-1].tolist()
+    assert (losses.sums[-1], losses.counts[-1]) == (0, 0)
+
+
+def test_unmasked_batch_needs_no_attention_mask(model: PosBertForPreTraining, batch: Batch) -> None:
+    whole = batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}
+    expected = model(**whole).losses.sums
+    del whole["attention_mask"]
+    torch.testing.assert_close(model(**whole).losses.sums, expected)
+
+
 def test_padding_rows_count_nowhere(model: PosBertForPreTraining, batch: Batch) -> None:
     unpadded_rows = {
         k: v[:-PADDING_ROWS] if k in ("masked_positions", "labels", "classes") else v for k, v in batch.items()
@@ -175,7 +199,7 @@ def test_a_batch_without_masked_words_still_reaches_every_parameter(model: PosBe
 
 
 def test_nine_masked_copies_in_one_batch_are_nine_batches(model: PosBertForPreTraining, batch: Batch) -> None:
-    """Grouping "copies": the batch once for each class, with only its words masked."""
+    """Grouping "copies": the batch once per class, with only the words of that class masked."""
     copies = [{**batch, "classes": batch["classes"].where(batch["classes"] == c, OUTSIDE)} for c in range(len(CLASSES))]
     stacked = {key: torch.cat([copy_[key] for copy_ in copies]) for key in batch}
     stacked["masked_positions"] = torch.cat(
@@ -234,7 +258,7 @@ def test_one_backward_to_the_shared_activation_gives_the_gradient_norm_of_every_
     assert shared.activation.shape == (20 + PADDING_ROWS + SEQUENCES, model.config.hidden_size)
 
 
-def test_gradnorm_over_the_nine_classes_takes_the_shared_activation(model: PosBertForPreTraining, batch: Batch) -> None:
+def test_gradnorm_over_the_nine_classes_uses_the_shared_activation(model: PosBertForPreTraining, batch: Batch) -> None:
     criterion = MultiTaskLoss(CLASSES, GradNorm(), auxiliary={"nsp": 1.0})
     criterion(model(**batch)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -308,7 +332,7 @@ def test_parameter_names_are_those_of_bert_for_pre_training(model: PosBertForPre
 
 
 @pytest.mark.parametrize("attention", ["sdpa", UNPADDED])
-def test_what_is_saved_loads_as_bert_for_pre_training(
+def test_saved_model_loads_as_bert_for_pre_training(
     model: PosBertForPreTraining, batch: Batch, tmp_path: Path, attention: str
 ) -> None:
     model.set_attn_implementation(attention)

@@ -53,7 +53,7 @@ def test_no_topic_shares_a_content_word_with_another() -> None:
         assert content_words(one).isdisjoint(content_words(other))
 
 
-def test_a_document_keeps_to_one_topic_and_shows_it_in_most_sentences() -> None:
+def test_a_document_has_one_topic_which_most_sentences_show() -> None:
     assert all(len(set().union(*map(topics_of, document))) <= 1 for document in DOCUMENTS)
     assert sum(bool(topics_of(sentence)) for sentence in SENTENCES) > 0.75 * len(SENTENCES)
 
@@ -129,7 +129,7 @@ def test_plain_text_splits_into_the_same_words_again() -> None:
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif("NLTK_DATA" not in os.environ, reason="NLTK_DATA names no folder with NLTK's tagger")
+@pytest.mark.skipif("NLTK_DATA" not in os.environ, reason="NLTK_DATA does not name a folder with NLTK's tagger")
 def test_the_gold_classes_are_those_of_the_nltk_tagger_for_more_than_nine_words_in_ten() -> None:
     tagger = PerceptronTagger()
     agreements = [

@@ -1,4 +1,4 @@
-"""The command that makes a corpus for pre-training from text, shard by shard."""
+"""The command ``annotate``: makes a corpus for pre-training from text, shard by shard."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,13 +17,7 @@ from rich.status import Status
 from taskrobust._io.atomic import remove_leftovers, replacing
 from taskrobust.nlp.corpus.pairs import next_sentence_pairs
 from taskrobust.nlp.corpus.sources import Source, read_documents, size_in_bytes
-from taskrobust.nlp.corpus.store import (
-    MANIFEST,
-    TOKENIZER,
-    shard_path,
-    summarize_shard,
-    write_shard,
-)
+from taskrobust.nlp.corpus.store import MANIFEST, TOKENIZER, shard_path, summarize_shard, write_shard
 from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
 from taskrobust.nlp.tagging.annotator import (
     AnnotatedDocuments,
@@ -35,7 +29,7 @@ from taskrobust.nlp.tagging.annotator import (
 from taskrobust.nlp.tagging.tagger import load_nltk_tagger, require_nltk_data
 
 _T = TypeVar("_T")
-_SEQUENCE_LENGTHS: Final = range(8, 65_536)  # the length of segment A is stored as uint16
+_SEQUENCE_LENGTHS: Final = range(8, 65_536)  # the corpus stores the length of segment A as uint16
 
 
 def annotate(
@@ -51,28 +45,28 @@ def annotate(
     num_proc: int = 1,
     documents_per_shard: int = 2048,
 ) -> None:
-    """Tags text with NLTK and stores it as pairs of segments for PoS-BERT.
+    """Annotate text with part-of-speech classes and store it as pairs of segments for PoS-BERT.
 
     Documents are split into sentences (Punkt) and words (Penn Treebank), tagged (averaged perceptron) and split into
-    WordPieces; each piece is stored with the class of its word. Run again after an interruption, it goes on where it
-    stopped. The number of processes does not change a byte.
+    WordPieces. Each piece is stored with the class of its word. After an interruption, the same command resumes. The
+    result does not depend on the number of processes.
 
     Args:
-        source: A text file (a blank line separates documents, a newline paragraphs), a .jsonl or .parquet file, a
-            folder of such files, or a data set on the hub ("name", "name:configuration" or "name:configuration:split"),
-            or a list of such.
+        source: A text file (documents separated by blank lines, paragraphs by newlines), a .jsonl or .parquet file, a
+            folder of such files, a data set on the hub ("name", "name:configuration" or "name:configuration:split"), or
+            a list of these.
         output: Folder of the corpus.
-        tokenizer: A vocab.txt, a tokenizer folder or a name on the hub. By default a WordPiece vocabulary is trained.
+        tokenizer: A vocab.txt, a tokenizer folder or a name on the hub. None trains a WordPiece vocabulary.
         vocab_size: Number of pieces of the trained vocabulary.
-        vocab_documents: Number of documents, the first of the source, that the vocabulary is trained on.
-        sequence_length: Number of tokens of a pair of segments, the three special ones included.
-        text_column: Field or column of the text in .jsonl and .parquet files and data sets.
-        seed: Seed of the choices of next-sentence prediction.
+        vocab_documents: Number of documents, from the start of the source, that the vocabulary is trained on.
+        sequence_length: Number of tokens per pair of segments, including three special ones.
+        text_column: Field or column of the text in .jsonl files, .parquet files and data sets.
+        seed: Seed of the random pairs for next sentence prediction.
         num_proc: Number of processes.
-        documents_per_shard: Number of documents of a file of the corpus, which is also the unit of work.
+        documents_per_shard: Number of documents per file of the corpus. A process works on one file at a time.
 
     Raises:
-        ValueError: Where the source cannot be read, NLTK's data is missing, or ``output`` holds something else.
+        ValueError: If the source cannot be read, NLTK's data is missing, or ``output`` holds something else.
     """
     _check_sizes(sequence_length, documents_per_shard)
     if num_proc < 1:
@@ -102,14 +96,10 @@ def annotate(
             wordpiece = load_wordpiece(tokenizer)
         _start(output, options, wordpiece)
     remove_leftovers(output)
-    tasks = (
-        _Task(shard_path(output, number), _seed(seed, number), sequence_length, documents)
-        for number, documents in enumerate(_blocks(read_documents(source, text_column), documents_per_shard))
-        if not shard_path(output, number).exists()
-    )
+    shards = _missing_shards(read_documents(source, text_column), output, options)
     with progress:
-        for task, words in _run(tasks, num_proc, output / TOKENIZER):
-            progress.advance(task, words)
+        for shard, words in _run(shards, num_proc, output / TOKENIZER):
+            progress.advance(shard, words)
     _finish(output)
     progress.say(f"{output} is complete.")
 
@@ -124,20 +114,20 @@ def write_tagged_corpus(
     seed: int = 0,
     documents_per_shard: int = 2048,
 ) -> None:
-    """Stores documents whose words have tags already, as :func:`annotate` would; needs no data of NLTK.
+    """Store documents whose words are tagged already, like :func:`annotate`. NLTK's data is not required.
 
     Args:
         documents: Documents of sentences of words with their Penn Treebank tags.
-        output: Folder of the corpus. Finished shards that it holds are kept.
+        output: Folder of the corpus. Finished shards in it are kept.
         tokenizer: A ``transformers.BertTokenizer``.
-        provenance: What the documents and the tokenizer were made from, such as a seed, as JSON would have it. A folder
-            with a corpus made from something else is refused.
-        sequence_length: Number of tokens of a pair of segments, the three special ones included.
-        seed: Seed of the choices of next-sentence prediction.
-        documents_per_shard: Number of documents of a file of the corpus.
+        provenance: Origin of the documents and the tokenizer, such as a seed, as JSON values. A folder with a corpus of
+            another origin is refused.
+        sequence_length: Number of tokens per pair of segments, including three special ones.
+        seed: Seed of the random pairs for next sentence prediction.
+        documents_per_shard: Number of documents per file of the corpus.
 
     Raises:
-        ValueError: Where there are fewer than two documents, or ``output`` holds something else.
+        ValueError: If there are fewer than two documents, or ``output`` holds something else.
     """
     _check_sizes(sequence_length, documents_per_shard)
     options = {
@@ -151,10 +141,8 @@ def write_tagged_corpus(
     if not (output / TOKENIZER).exists():
         _start(output, options, tokenizer)
     remove_leftovers(output)
-    for number, block in enumerate(_blocks(documents, documents_per_shard)):
-        path = shard_path(output, number)
-        if not path.exists():
-            _write(path, annotate_tagged(block, tokenizer), _seed(seed, number), sequence_length)
+    for shard in _missing_shards(documents, output, options):
+        _write(shard, annotate_tagged(shard.documents, tokenizer))
     _finish(output)
 
 
@@ -166,18 +154,18 @@ def _check_sizes(sequence_length: int, documents_per_shard: int) -> None:
         )
     if documents_per_shard < 2:
         raise ValueError(
-            "Expected documents_per_shard of at least 2, because next-sentence prediction draws from another document "
-            f"of the shard, got {documents_per_shard}."
+            "Expected documents_per_shard of at least 2, because next sentence prediction draws sentences from another "
+            f"document of the shard, got {documents_per_shard}."
         )
 
 
 def _check_source(source: Source, text_column: str) -> None:
-    """Fails before anything is written where the source cannot be read or holds too little."""
+    """Fails before anything is written if the source cannot be read or has too few documents."""
     found = sum(1 for _ in islice(read_documents(source, text_column), 2))
     if found < 2:
         raise ValueError(
-            "Expected at least two documents with text, because next-sentence prediction draws from another one, "
-            f"found {found} in {source}. In plain text a blank line separates documents."
+            "Expected at least two documents with text, because next sentence prediction draws sentences from another "
+            f"one, got {found} in {source}. In plain text, separate documents by a blank line."
         )
 
 
@@ -212,7 +200,7 @@ def _finish(output: Path) -> None:
 
 
 def _blocks(documents: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Blocks of documents for the shards; a single document left over joins the last block, for want of another."""
+    """Blocks of documents for the shards. A single remaining document joins the block before it."""
     stream = iter(documents)
     block = list(islice(stream, size))
     while len(following := list(islice(stream, size))) > 1:
@@ -221,28 +209,31 @@ def _blocks(documents: Iterable[_T], size: int) -> Iterator[list[_T]]:
     yield block + following
 
 
-def _seed(seed: int, shard: int) -> str:
-    return f"{seed}/{shard}"
-
-
-def _write(path: Path, annotated: AnnotatedDocuments, seed: str, sequence_length: int) -> None:
-    pairs = next_sentence_pairs(annotated.sentences, sequence_length - 3, Random(seed))
-    write_shard(path, annotated.ids, annotated.flags, pairs)
-
-
-class _Task(NamedTuple):
-    """The documents of a shard, and what to make of them."""
+class _Shard(NamedTuple):
+    """A shard to write, and its documents."""
 
     path: Path
     seed: str
     sequence_length: int
-    documents: list[str]
+    documents: list[Any]
 
 
-def _work(task: _Task, annotator: Annotator) -> int:
+def _missing_shards(documents: Iterable[Any], output: Path, options: Mapping[str, Any]) -> Iterator[_Shard]:
+    for number, block in enumerate(_blocks(documents, options["documents_per_shard"])):
+        path = shard_path(output, number)
+        if not path.exists():
+            yield _Shard(path, f"{options['seed']}/{number}", options["sequence_length"], block)
+
+
+def _write(shard: _Shard, annotated: AnnotatedDocuments) -> None:
+    pairs = next_sentence_pairs(annotated.sentences, shard.sequence_length - 3, Random(shard.seed))
+    write_shard(shard.path, annotated.ids, annotated.flags, pairs)
+
+
+def _annotate(shard: _Shard, annotator: Annotator) -> int:
     """Writes a shard and returns its number of words."""
-    annotated = annotator(task.documents)
-    _write(task.path, annotated, task.seed, task.sequence_length)
+    annotated = annotator(shard.documents)
+    _write(shard, annotated)
     return annotated.words
 
 
@@ -250,7 +241,7 @@ def _load_annotator(tokenizer: Path) -> Annotator:
     return Annotator(load_nltk_tagger(), load_wordpiece(tokenizer), load_sentence_splitter())
 
 
-_worker_annotator: Annotator  # of a worker process, which keeps its tables from task to task
+_worker_annotator: Annotator  # of a worker process, which keeps its tables from shard to shard
 
 
 def _start_worker(tokenizer: Path) -> None:
@@ -259,43 +250,43 @@ def _start_worker(tokenizer: Path) -> None:
     _worker_annotator = _load_annotator(tokenizer)
 
 
-def _work_in_worker(task: _Task) -> int:
-    return _work(task, _worker_annotator)
+def _annotate_in_worker(shard: _Shard) -> int:
+    return _annotate(shard, _worker_annotator)
 
 
-def _run(tasks: Iterable[_Task], num_proc: int, tokenizer: Path) -> Iterator[tuple[_Task, int]]:
-    """Writes the shards, in this process or in others; gives each task when it is done, with its number of words."""
+def _run(shards: Iterable[_Shard], num_proc: int, tokenizer: Path) -> Iterator[tuple[_Shard, int]]:
+    """Writes the shards, in this process or in others. Yields each finished shard with its number of words."""
     if num_proc == 1:
         annotator = _load_annotator(tokenizer)
-        for task in tasks:
-            yield task, _work(task, annotator)
+        for shard in shards:
+            yield shard, _annotate(shard, annotator)
         return
-    # A fresh interpreter for each worker: a fork would copy the threads of torch and tokenizers in any state.
+    # Each worker is a new interpreter, since a fork would copy the threads of torch and tokenizers in any state.
     with ProcessPoolExecutor(num_proc, get_context("spawn"), _start_worker, (tokenizer,)) as pool:
-        running: dict[Future[int], _Task] = {}
-        for task in tasks:
-            running[pool.submit(_work_in_worker, task)] = task
+        running: dict[Future[int], _Shard] = {}
+        for shard in shards:
+            running[pool.submit(_annotate_in_worker, shard)] = shard
             if len(running) == 2 * num_proc:  # read no further ahead
                 yield from _done(running)
         while running:
             yield from _done(running)
 
 
-def _done(running: dict[Future[int], _Task]) -> Iterator[tuple[_Task, int]]:
-    """Waits for a task, and takes those that are done out of the running ones."""
+def _done(running: dict[Future[int], _Shard]) -> Iterator[tuple[_Shard, int]]:
+    """Waits until a shard is finished, and removes the finished ones from the running ones."""
     finished, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in finished:
         try:
             yield running.pop(future), future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "A worker process died, perhaps for want of memory. The finished shards are kept: run the command "
-                "again, with fewer processes or smaller shards."
+                "A worker process died, perhaps for lack of memory. The finished shards are kept. Run the command "
+                "again with a smaller --num_proc."
             ) from error
 
 
 class _Progress:
-    """One line that changes on a terminal, a line a shard elsewhere."""
+    """A status line on a terminal, or one line per shard elsewhere."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -314,12 +305,12 @@ class _Progress:
     def say(self, text: str) -> None:
         self._console.print(text)
 
-    def advance(self, task: _Task, words: int) -> None:
-        self._documents += len(task.documents)
+    def advance(self, shard: _Shard, words: int) -> None:
+        self._documents += len(shard.documents)
         self._words += words
         speed = self._words / (perf_counter() - self._begin)
         report = f"{self._documents:,} documents, {self._words:,} words, {speed:,.0f} words/s"
         if self._console.is_terminal:
             self._status.update(report)
         else:
-            self.say(f"{task.path.name}: {report}")
+            self.say(f"{shard.path.name}: {report}")

@@ -12,28 +12,28 @@ from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
 from taskrobust.synthetic.text.grammar import detokenize, generate_documents
 
 GRAMMAR = "grammar"
-"""The source that is generated instead of read."""
+"""The source of generated text."""
 
 _HELD_OUT_SEED = 1_000_003
 
 
 @dataclass(kw_only=True)
 class CorpusConfig:
-    """The annotated text that is trained on and evaluated on, and what it is made from where it is not there yet.
+    """The annotated training and held-out text, and the sources to make it from if it does not exist.
 
     Args:
         train: Folder of the training corpus.
         held_out: Folder of the held-out corpus.
-        train_source: Text to annotate into ``train`` unless that is done: a file, a folder, the name of a data set on
-            the hub (see ``taskrobust annotate``), or ``grammar`` for generated text. Environment variables are filled
-            in. None expects the corpus to be there.
-        held_out_source: The same for ``held_out``. It is encoded with the vocabulary of ``train``.
+        train_source: Text to annotate into ``train`` if that is not complete: a file, a folder, a data set on the hub
+            (see ``taskrobust annotate``), or ``grammar`` for generated text. Environment variables are expanded. None
+            requires an existing corpus.
+        held_out_source: The same for ``held_out``, which is encoded with the vocabulary of ``train``.
         tokenizer: Vocabulary of ``train``: a file, a folder or a name on the hub. None trains one.
-        vocab_size: Pieces of a vocabulary that is trained.
-        sequence_length: Tokens of a pair of segments.
-        documents: Documents that ``grammar`` generates for ``train``.
-        held_out_documents: Documents that ``grammar`` generates for ``held_out``.
-        num_proc: Processes that annotate.
+        vocab_size: Number of pieces of a trained vocabulary.
+        sequence_length: Number of tokens per pair of segments.
+        documents: Number of documents that ``grammar`` generates for ``train``.
+        held_out_documents: Number of documents that ``grammar`` generates for ``held_out``.
+        num_proc: Number of annotating processes.
     """
 
     train: Path
@@ -49,12 +49,12 @@ class CorpusConfig:
 
 
 def prepare(config: CorpusConfig) -> None:
-    """Make the corpora that are not there yet; of several processes one makes them and the others wait.
+    """Make the corpora that do not exist yet. Rank 0 makes them while the other ranks wait.
 
-    Called before the processes form a group, whose members do not wait for hours.
+    Call this before the processes form a group, whose collectives time out.
 
     Raises:
-        ValueError: If a source cannot be read, or a folder holds a corpus made from something else.
+        ValueError: If a source cannot be read, or a folder holds a corpus with other settings.
     """
     sources = {config.train: config.train_source, config.held_out: config.held_out_source}
     folders = [folder for folder, source in sources.items() if source is not None]
@@ -75,13 +75,15 @@ def _prepare(config: CorpusConfig) -> None:
 
 
 def _annotate(config: CorpusConfig, source: Source, output: Path, tokenizer: str | None) -> None:
-    if MANIFEST.is_complete(output):  # on another machine, perhaps, without the source and without NLTK's data
+    if MANIFEST.is_complete(
+        output
+    ):  # perhaps copied from another machine, so the source and NLTK's data may be missing
         there = MANIFEST.read(output)["sequence_length"]
         if there != config.sequence_length:
             raise ValueError(f"Expected a corpus of sequence_length {config.sequence_length} in {output}, got {there}.")
         return
     annotate(
-        _filled_in(source),
+        _expanded(source),
         output,
         tokenizer=tokenizer,
         vocab_size=config.vocab_size,
@@ -105,5 +107,5 @@ def _generate(config: CorpusConfig, output: Path, documents: int, seed: int, tok
     )
 
 
-def _filled_in(source: Source) -> Source:
+def _expanded(source: Source) -> Source:
     return expand_variables(source) if isinstance(source, str) else [expand_variables(one) for one in source]

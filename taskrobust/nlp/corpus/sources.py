@@ -1,4 +1,8 @@
-"""Where documents come from: text files, JSON lines, parquet files, data sets of the hub."""
+"""Readers of documents: text files, JSON lines, parquet files, data sets on the hub.
+
+The readers of ``datasets`` are not used for files: their errors do not name the line, and they keep byte order marks in
+text, refuse JSON with half of a surrogate pair, and do not separate documents at lines of blanks.
+"""
 
 import json
 from collections.abc import Iterator
@@ -15,28 +19,28 @@ _TEXT: Final = (".txt", ".text", ".md")
 _FORMATS: Final = (*_TEXT, *_JSON_LINES, *_PARQUET)
 
 Source = str | list[str]
-"""A file, a folder or a data set of the hub, or several."""
+"""A file, a folder or a data set on the hub, or a list of these."""
 
 
 def read_documents(source: Source, text_column: str = "text") -> Iterator[str]:
-    """Reads documents one by one; paragraphs are separated by newlines, blank documents are left out.
+    """Read documents one by one, with newlines between paragraphs. Blank documents are left out.
 
     Args:
-        source: A plain text file (a blank line separates documents), a ``.jsonl`` file (an object a line), a
-            ``.parquet`` file, a folder of such files (read in the order of their names), or the name of a data set on
-            the hub: "name", "name:configuration" or "name:configuration:split" (by default the split "train"), with
-            "@50" behind it where a row is a sentence and 50 of them shall be a document. Or a list of such sources.
-        text_column: The field or column of the text; plain text has none.
+        source: A plain text file (documents separated by blank lines), a ``.jsonl`` file (one object per line), a
+            ``.parquet`` file, a folder of such files (read in the order of their names), or a data set on the hub:
+            "name", "name:configuration" or "name:configuration:split" (the split defaults to "train"). If its rows are
+            sentences, a suffix such as "@50" makes a document of every 50 rows. Or a list of these.
+        text_column: Field or column of the text. Not used for plain text.
 
     Raises:
-        ValueError: Where there is no such source, the column is missing, or a file is damaged.
+        ValueError: If there is no such source, the column is missing, or a file is damaged.
     """
     documents = chain.from_iterable(_read(one, text_column) for one in _each(source))
     return (document for document in documents if document and not document.isspace())
 
 
 def size_in_bytes(source: Source) -> int:
-    """Size of the files of a source; a data set of the hub adds nothing."""
+    """Total size of the files of a source. Data sets on the hub count as 0."""
     paths = [Path(one).expanduser() for one in _each(source)]
     return sum(file.stat().st_size for path in paths if _is_path(path) for file in _files(path))
 
@@ -61,7 +65,7 @@ def _files(path: Path) -> list[Path]:
         raise ValueError(f"Expected a file, a folder or the name of a data set on the hub, got {path}: no such file.")
     files = sorted(file for file in path.rglob("*") if file.suffix in _FORMATS and file.is_file())
     if not files:
-        raise ValueError(f"Expected a folder with files {' '.join(_FORMATS)}, {path} holds none.")
+        raise ValueError(f"Expected a folder with files {' '.join(_FORMATS)}, got {path} with none.")
     return files
 
 
@@ -82,7 +86,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(stream, start=1):
                 yield number, line
         except UnicodeDecodeError as error:
-            raise ValueError(f"Expected UTF-8 text, {file} holds other bytes after line {number}: {error}") from error
+            raise ValueError(f"Expected UTF-8 text in {file}, got other bytes after line {number}: {error}") from error
 
 
 def _read_plain_text(file: Path) -> Iterator[str]:
@@ -104,15 +108,15 @@ def _read_json_lines(file: Path, column: str) -> Iterator[str]:
             record: Any = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"Expected a JSON object a line, line {number} of {file} is none (is the file truncated?): {error}"
+                f"Expected one JSON object per line, got none in line {number} of {file} (is it truncated?): {error}"
             ) from error
         if not isinstance(record, dict) or not isinstance(record.get(column), str):
             found = f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}"
             raise ValueError(
-                f"Expected an object with a string {column!r}, line {number} of {file} holds {found}. Name the field "
-                "with --text_column."
+                f"Expected an object with a string {column!r} in line {number} of {file}, got {found}. Set "
+                "--text_column to the field of the text."
             )
-        # JSON may escape half of a surrogate pair, which is no character.
+        # JSON may contain half of a surrogate pair, which is not a character.
         yield record[column].encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
@@ -138,11 +142,11 @@ def _read_hub(source: str, column: str) -> Iterator[str]:
         dataset = load_dataset(name, configuration or None, split=split or "train")
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{source!r} is no file here, and as a data set it could not be loaded from the hub: {error}. Check the "
-            "spelling and the network, or pass a file."
+            f"Expected a file or a data set on the hub, got {source!r}, which could not be loaded: {error}. Check the "
+            "spelling and the network."
         ) from error
     _check_column(column, dataset.column_names, source)
-    if rows:  # each a sentence
+    if rows:  # which are sentences
         for batch in dataset.iter(batch_size=int(rows)):
             yield "\n".join(batch[column])
         return
@@ -152,4 +156,4 @@ def _read_hub(source: str, column: str) -> Iterator[str]:
 
 def _check_column(column: str, columns: list[str], source: str) -> None:
     if column not in columns:
-        raise ValueError(f"Expected a column {column!r} in {source}, got {columns}. Name it with --text_column.")
+        raise ValueError(f"Expected a column {column!r} in {source}, got {columns}. Set --text_column.")

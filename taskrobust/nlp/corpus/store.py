@@ -1,4 +1,4 @@
-"""The annotated corpus on disk: pairs of segments as Arrow files, three bytes a piece."""
+"""The annotated corpus on disk: pairs of segments as Arrow files, with three bytes per piece."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 from taskrobust._io.atomic import replacing
 from taskrobust._io.manifest import Manifest
 from taskrobust.nlp.corpus.pairs import Pair
-from taskrobust.nlp.tagging.tagset import OUTSIDE
+from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 
 WORD_START: Final = 16
 """The flag of a piece that starts a word."""
 
 CLASS_BITS: Final = 15
-"""The bits of a piece's flags that are its class."""
+"""The bits of the flags that hold the class of a piece."""
 
 MANIFEST: Final = Manifest(
     file="corpus.json", kind="an annotated corpus", format=1, command="annotate --source SOURCE --output"
@@ -39,16 +39,16 @@ _SCHEMA: Final = pa.schema(
 
 
 class PairBatch(NamedTuple):
-    """Pairs of segments as rows ``[CLS] A [SEP] B [SEP]`` and padding.
+    """B pairs of segments as rows ``[CLS] A [SEP] B [SEP]`` with padding.
 
     Attributes:
-        keys: Index of the pair in the corpus, and epoch [B, 2].
-        input_ids: WordPiece ids [B, S].
-        flags: Class of the piece's word, plus ``WORD_START``; special tokens and padding are outside words of their own
-            [B, S].
-        lengths: Number of tokens of the row, with the three special ones [B].
-        first: Number of pieces of segment A, so that the positions from ``first + 2`` on belong to B [B].
-        is_random: Whether B is from another document than A [B].
+        keys: Index of the pair in the corpus, and epoch, [B, 2].
+        input_ids: WordPiece ids, [B, S].
+        flags: Class of each piece's word, plus ``WORD_START`` on the first piece of a word, [B, S]. Special tokens and
+            padding are words of class ``OUTSIDE``.
+        lengths: Number of tokens without padding, including three special ones, [B].
+        first: Number of pieces of segment A, [B]. Segment B starts at position ``first + 2``.
+        is_random: Whether B is from another document than A, [B].
     """
 
     keys: NDArray[np.int64]
@@ -65,13 +65,13 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def write_shard(path: Path, ids: NDArray[np.uint16], flags: NDArray[np.uint8], pairs: Iterable[Pair]) -> None:
-    """Writes pairs of segments.
+    """Write pairs of segments to a file.
 
     Args:
         path: The file.
-        ids: WordPiece ids of the documents that the pairs are ranges of [pieces].
-        flags: Class of the piece's word, plus ``WORD_START`` [pieces].
-        pairs: The pairs.
+        ids: Concatenated WordPiece ids of the documents, [P].
+        flags: Class of each piece's word, plus ``WORD_START`` on the first piece of a word, [P].
+        pairs: The pairs, as ranges of the pieces.
     """
     pairs = list(pairs)
     segments = [slice(*segment) for pair in pairs for segment in (pair.first, pair.second)]
@@ -89,13 +89,13 @@ def write_shard(path: Path, ids: NDArray[np.uint16], flags: NDArray[np.uint8], p
         ],
         schema=_SCHEMA.with_metadata({_PIECES_BY_CLASS: json.dumps(counts)}),
     )
-    # One batch a shard: a column is one stretch of the file, which the reader maps into memory as one array.
+    # One batch per shard, so that each column is contiguous and can be mapped into memory as one array.
     with replacing(path) as temporary, pa.ipc.new_stream(str(temporary), batch.schema) as stream:
         stream.write_batch(batch)
 
 
 def summarize_shard(path: Path) -> tuple[dict[str, Any], list[int]]:
-    """What the manifest says of a shard, and its number of pieces of each class."""
+    """The entry of a shard in the manifest, and its number of pieces per class."""
     batch = _open_shard(path)
     counts = json.loads(batch.schema.metadata[_PIECES_BY_CLASS])
     return {"file": path.name, "sequences": batch.num_rows, "pieces": sum(counts)}, counts
@@ -106,41 +106,43 @@ def _open_shard(path: Path) -> pa.RecordBatch:
         batch = pa.ipc.open_stream(pa.memory_map(str(path))).read_next_batch()
     except (OSError, pa.ArrowInvalid, StopIteration) as error:
         raise ValueError(
-            f"The shard {path} is missing or truncated: {error}. Delete it if it is there, and run the same "
-            "`taskrobust annotate` command again: the other shards are kept."
+            f"Expected a shard, {path} is missing or truncated: {error}. Delete the file and run the same `taskrobust "
+            "annotate` command again. The other shards are kept."
         ) from error
     return batch
 
 
 class _Shard:
-    """A shard's columns as views of the mapped file."""
+    """The columns of a shard, as views of the mapped file."""
 
     def __init__(self, path: Path, sequences: int):
         batch = _open_shard(path)
-        assert batch.num_rows == sequences, f"{path} holds {batch.num_rows} sequences, {MANIFEST.file} says {sequences}"
+        assert batch.num_rows == sequences, (
+            f"{path} has {batch.num_rows} sequences, not {sequences} as in {MANIFEST.file}"
+        )
         ids, flags, first, is_random = batch.columns
         self.ids = ids.values.to_numpy()
         self.flags = flags.values.to_numpy()
-        # Element by element, a memoryview is read twice as fast as an array.
+        # Reading single elements of a memoryview is twice as fast as of an array.
         self.offsets = memoryview(ids.offsets.to_numpy())
         self.first = memoryview(first.to_numpy())
         self.is_random = memoryview(is_random.to_numpy(zero_copy_only=False))
 
 
-class Corpus(Dataset[PairBatch]):
+class Corpus(Dataset[dict[str, Any]]):
     """An annotated corpus, mapped into memory.
 
     Args:
-        folder: What ``taskrobust annotate`` wrote.
+        folder: A folder that ``taskrobust annotate`` wrote.
 
     Attributes:
-        sequence_length: Length S of a row, with the three special tokens and padding.
+        sequence_length: Length S of the rows, including three special tokens and padding.
         vocab_size: Number of WordPieces.
-        pieces_by_class: Number of pieces of each of the nine classes and outside them [10].
-        pad_token_id: Id of ``[PAD]``; so ``cls_token_id``, ``sep_token_id`` and ``mask_token_id``.
+        pieces_by_class: Number of pieces of each of the nine classes, and of class ``OUTSIDE``, [10].
+        pad_token_id: Id of ``[PAD]``, likewise ``cls_token_id``, ``sep_token_id`` and ``mask_token_id``.
 
     Raises:
-        ValueError: Where the folder holds no finished corpus, or a shard is damaged.
+        ValueError: If the folder holds no complete corpus, or a shard is damaged.
     """
 
     def __init__(self, folder: str | Path):
@@ -157,10 +159,32 @@ class Corpus(Dataset[PairBatch]):
         self._ends = np.cumsum([shard["sequences"] for shard in manifest["shards"]])
 
     def __reduce__(self) -> tuple[type["Corpus"], tuple[Path]]:
-        return Corpus, (self.folder,)  # a worker process maps the files itself
+        return Corpus, (self.folder,)  # worker processes map the files themselves
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def __repr__(self) -> str:
+        return f"Corpus({str(self.folder)!r}, {len(self)} pairs of up to {self.sequence_length} tokens)"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One pair of segments in readable form, without padding.
+
+        Returns:
+            tokens: the WordPieces with special tokens; classes: the name of the class of each token, or None;
+            is_random: whether the second segment is from another document.
+
+        Raises:
+            IndexError: If the index is not in [0, N), for N pairs.
+        """
+        pair = self.__getitems__([(index, 0)])
+        (length,) = pair.lengths
+        names = (*CLASSES, None)
+        return {
+            "tokens": self.tokenizer.convert_ids_to_tokens(pair.input_ids[0, :length].tolist()),
+            "classes": [names[flag & CLASS_BITS] for flag in pair.flags[0, :length].tolist()],
+            "is_random": bool(pair.is_random[0]),
+        }
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -173,7 +197,7 @@ class Corpus(Dataset[PairBatch]):
         """The pairs with the given keys (index, epoch), as one batch.
 
         Raises:
-            IndexError: Where an index is not below the number of pairs.
+            IndexError: If an index is not in [0, N), for N pairs.
         """
         batch_keys = np.array(keys, np.int64).reshape(-1, 2)
         indices = batch_keys[:, 0]

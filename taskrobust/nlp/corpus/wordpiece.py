@@ -1,4 +1,4 @@
-"""Where the WordPiece vocabulary comes from: trained on the corpus, or an existing one."""
+"""The WordPiece vocabulary: trained on the corpus, or loaded."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,21 +8,21 @@ from typing import Any, Final
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.txt")
 SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LARGEST_VOCABULARY: Final = 65_535  # the corpus stores ids as uint16
-_LARGEST_ALPHABET: Final = 1000  # as the trainer's default: rarer characters are [UNK]
+_LARGEST_ALPHABET: Final = 1000  # the trainer's default; rarer characters become [UNK]
 
 
 def train_wordpiece(documents: Iterable[str], vocab_size: int = 30_522) -> Any:
-    """Trains a lower-casing WordPiece vocabulary, as BERT's: pairs of pieces are merged by their frequency.
+    """Train a lower-case WordPiece vocabulary like BERT's, by merging the most frequent pairs of pieces.
 
     Args:
         documents: The texts to train on.
-        vocab_size: Number of pieces at most, the five special tokens included.
+        vocab_size: Maximum number of pieces, including five special tokens.
 
     Returns:
         A ``transformers.BertTokenizer``.
 
     Raises:
-        ValueError: Where the vocabulary would not fit the corpus.
+        ValueError: If the size is not possible.
 
     References:
         Wu et al., Google's Neural Machine Translation System, 2016, section 4.1.
@@ -67,8 +67,8 @@ def _alphabet(documents: list[str], tokenizer: Any) -> list[str]:
 def _continuations(alphabet: list[str], tokenizer: Any) -> list[str]:
     """The pieces "##x" of the characters that can continue a word.
 
-    The trainer would find them itself, but number them in the order of a hash table that changes from run to run, and
-    break ties between merges by that number. Named beforehand, the same text gives the same vocabulary.
+    The trainer would find them itself, but in the order of a hash table that changes from run to run, and it breaks
+    ties between merges by that order. Listing them makes the vocabulary deterministic.
     """
 
     def continues_a_word(character: str) -> bool:
@@ -78,16 +78,16 @@ def _continuations(alphabet: list[str], tokenizer: Any) -> list[str]:
 
 
 def load_wordpiece(source: str | Path) -> Any:
-    """Loads a BERT tokenizer.
+    """Load a BERT tokenizer.
 
     Args:
-        source: A ``vocab.txt`` with one piece a line, a folder that ``save_pretrained`` wrote, or a name on the hub.
+        source: A ``vocab.txt`` with one piece per line, a folder that ``save_pretrained`` wrote, or a name on the hub.
 
     Returns:
         A ``transformers.BertTokenizer``.
 
     Raises:
-        ValueError: Where there is none, a special token is missing, or the vocabulary does not fit the corpus.
+        ValueError: If there is none, a special token is missing, or there are too many pieces for the corpus.
     """
     try:
         tokenizer = _read(str(source))
@@ -98,11 +98,13 @@ def load_wordpiece(source: str | Path) -> Any:
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
-        raise ValueError(f"Expected a vocabulary with {' '.join(SPECIAL_TOKENS)}, {source} lacks {' '.join(missing)}.")
+        raise ValueError(
+            f"Expected a vocabulary with {' '.join(SPECIAL_TOKENS)}, got {source} without {' '.join(missing)}."
+        )
     if len(tokenizer) > LARGEST_VOCABULARY:
         raise ValueError(
             f"Expected a vocabulary of at most {LARGEST_VOCABULARY} pieces (ids are stored as uint16), "
-            f"{source} has {len(tokenizer)}."
+            f"got {len(tokenizer)} in {source}."
         )
     return tokenizer
 

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.nlp.classifier import SentenceClassifier, load_network
 from taskrobust.nlp.glue.encoding import EncodedExamples, drawn, encode
-from taskrobust.nlp.glue.reading import Examples, read_split
+from taskrobust.nlp.glue.files import Examples, read_split, write_predictions
 from taskrobust.nlp.glue.scores import GlueScores
-from taskrobust.nlp.glue.submission import write_predictions
 from taskrobust.nlp.glue.table import GlueTable, run_path
 from taskrobust.nlp.glue.tasks import GlueTask
 from taskrobust.training.config import RunConfig
@@ -34,12 +33,12 @@ FAILURES: Final = (ValueError, LookupError, OSError, RuntimeError, ArithmeticErr
 
 
 class UnreadableError(ValueError):
-    """The samples of a task could not be read, which all ranks know."""
+    """The samples of a task could not be read, and all ranks know it."""
 
 
 @dataclass(frozen=True)
 class _Data:
-    """A task's samples as a model reads them."""
+    """The encoded samples of a task."""
 
     name: str
     train: EncodedExamples
@@ -48,7 +47,23 @@ class _Data:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """What all runs have in common."""
+    """The settings that all runs share.
+
+    Args:
+        pretrained: The model to fine-tune, as the user named it.
+        source: Its folder, or its name on the hub.
+        tokenizer: Its tokenizer.
+        glue: Source of the examples, see :func:`~taskrobust.nlp.glue.files.read_split`.
+        output: Folder of all runs.
+        max_length: Maximum number of pieces per example.
+        train_samples: Maximum number of training samples per task. None uses all.
+        loop: Steps, batches, logging.
+        optim: Optimizer and learning rate.
+        device: Device, precision and parallelism.
+        resume: Whether to resume runs, or to require empty folders.
+        is_miniature: Whether ``glue`` is the generated miniature.
+        resolved: The configuration in plain values.
+    """
 
     pretrained: str
     source: str
@@ -64,7 +79,7 @@ class FineTuning:
     settings: dict[str, Any]
 
     def run(self, task: GlueTask, seeds: list[int]) -> None:
-        """Fine-tune on a task with each seed that is not finished."""
+        """Fine-tune on a task with each seed that has no results yet."""
         data: _Data | None = None
         for seed in seeds:
             path = run_path(self.output, task.name, seed)
@@ -96,6 +111,11 @@ class FineTuning:
         return data
 
     def _read(self, task: GlueTask, say: Callable[..., None]) -> _Data:
+        if self.is_miniature and task.generator is None:
+            raise ValueError(
+                f"Expected a task of the miniature GLUE, got {task.name}, which has no generator: set --glue to the "
+                "official files, or leave the task out of --tasks."
+            )
         train = read_split(self.glue, task, "train")
         dev = {name: read_split(self.glue, task, split) for name, split in task.dev.items()}
         for examples in (train, *dev.values()):
@@ -160,7 +180,7 @@ class FineTuning:
         ]
 
     def predict(self, task: GlueTask) -> None:
-        """Write predictions on the test sets by the model whose score is the median."""
+        """Write test predictions of the model with the median score."""
         accelerator = make_accelerator(self.device)
         row = GlueTable(self.output).rows[task.name]
         source = str(run_path(self.output, task.name, row.median_seed) / "model")

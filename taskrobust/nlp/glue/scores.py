@@ -1,4 +1,4 @@
-"""What GLUE predictions are worth."""
+"""Metrics of GLUE predictions."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,37 +17,33 @@ from taskrobust.outputs import Outputs
 
 
 def score(metric: str, predictions: NDArray[Any], labels: NDArray[Any]) -> float:
-    """The value of a metric, larger being better; 0 where it is not defined, as of constant predictions.
+    """Compute a metric. Larger is better; an undefined value, such as a correlation with a constant, counts as 0.
 
     Args:
-        metric: ``accuracy``, ``f1`` (of class 1), ``matthews``, ``pearson`` or ``spearman``.
+        metric: A name in ``METRICS``.
         predictions: Class numbers or scores, [N].
-        labels: The true ones, [N].
+        labels: True class numbers or scores, [N].
     """
-    if metric in _CORRELATIONS and (np.ptp(predictions) == 0 or np.ptp(labels) == 0):
-        return 0.0
-    with warnings.catch_warnings(action="ignore", category=stats.DegenerateDataWarning):  # nearly constant
-        value = float(_METRICS[metric](labels, predictions))
+    with warnings.catch_warnings(action="ignore"):  # about constant or nearly constant values
+        value = float(METRICS[metric](labels, predictions))
     return value if np.isfinite(value) else 0.0
 
 
-_METRICS: Final[dict[str, Callable[[NDArray[Any], NDArray[Any]], float]]] = {
+METRICS: Final[dict[str, Callable[[NDArray[Any], NDArray[Any]], float]]] = {
     "accuracy": metrics.accuracy_score,
     "f1": lambda labels, predictions: metrics.f1_score(labels, predictions, zero_division=0),
     "matthews": metrics.matthews_corrcoef,
     "pearson": lambda labels, predictions: stats.pearsonr(labels, predictions).statistic,
     "spearman": lambda labels, predictions: stats.spearmanr(labels, predictions).statistic,
 }
-
-
-_CORRELATIONS: Final = ("matthews", "pearson", "spearman")
+"""Functions of labels and predictions, [N] each, by the names that tasks use. ``f1`` is that of class 1."""
 
 
 class GlueScores:
-    """The metrics of a task over all examples of all ranks, whatever the batches.
+    """Accumulates the metrics of a task over the examples of all batches and ranks.
 
     Args:
-        task: Names the metrics.
+        task: The task, which names the metrics.
     """
 
     def __init__(self, task: GlueTask) -> None:
@@ -56,12 +52,12 @@ class GlueScores:
         self.labels: list[Tensor] = []
 
     def update(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> None:
-        """Add the predictions for a batch; they stay on the device."""
+        """Add the predictions for a batch. They stay on the device."""
         self.predictions.append(outputs.predictions)
         self.labels.append(batch["labels"])
 
     def compute(self) -> dict[str, float]:
-        """The metrics by name, the headline first. Called by every rank."""
+        """The metrics by name, the headline metric first. All ranks must call this."""
         own = (_joined(self.predictions), _joined(self.labels))
         ranks = [own]
         if dist.is_initialized():

@@ -1,4 +1,4 @@
-"""What came of all fine-tunings of a pre-trained model: medians over seeds, two averages and the worst task."""
+"""The table of all fine-tunings of a pre-trained model: medians over seeds, averages and the worst task."""
 
 import json
 from dataclasses import dataclass
@@ -6,22 +6,23 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from taskrobust._io.atomic import write_atomically
 from taskrobust.nlp.glue.tasks import GLUE
 from taskrobust.training.results import RESULTS, Result, read_results
 
 
 def run_path(output: Path, task: str, seed: int) -> Path:
-    """The run folder of a task and a seed."""
+    """The run folder for a task and a seed."""
     return output / task / f"seed{seed}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The last models of a task on the dev set.
+    """The dev results of a task.
 
     Args:
         task: Name of the task.
-        results: One for each seed, in the order of the seeds.
+        results: Results of the last models, in the order of the seeds.
     """
 
     task: str
@@ -39,7 +40,7 @@ class Row:
 
     @property
     def median_seed(self) -> int:
-        """The seed whose value is the median; of an even number the lower one of the two in the middle."""
+        """The seed with the median value, or with the lower of the two middle values."""
         return sorted(self.results, key=lambda result: result.value)[(len(self.results) - 1) // 2].seed
 
 
@@ -47,15 +48,15 @@ class GlueTable:
     """All results in a folder of fine-tunings.
 
     Args:
-        output: The folder, with a run for each task and seed.
+        output: The folder, with one run per task and seed.
     """
 
     def __init__(self, output: Path) -> None:
         found = [result for path in sorted(output.glob(f"*/*/{RESULTS}")) for result in read_results(path.parent)]
         self.pretrained = sorted({result.pretrained for result in found})
-        """What was fine-tuned."""
-        names = [name for task in GLUE.values() for name in task.dev]
-        by_task = {name: [result for result in found if result.task == name] for name in names}
+        """Names of the models that were fine-tuned."""
+        self._names = [name for task in GLUE.values() for name in task.dev]
+        by_task = {name: [result for result in found if result.task == name] for name in self._names}
         self.rows = {
             name: Row(name, tuple(sorted(results, key=lambda result: result.seed)))
             for name, results in by_task.items()
@@ -64,19 +65,18 @@ class GlueTable:
 
     @property
     def averages(self) -> dict[str, float | None]:
-        """The mean of the eight tasks, and that of nine with MNLI's mismatched genres; None while one is missing."""
-        medians = {name: row.median for name, row in self.rows.items()}
-        complete = all(name in medians for name in GLUE)
+        """The mean over the eight tasks, and over nine with MNLI's mismatched genres. None if a task is missing."""
+        groups = {f"avg{len(names)}": names for names in (list(GLUE), self._names)}
         return {
-            "avg8": mean(medians[name] for name in GLUE) if complete else None,
-            "avg9": mean(medians.values()) if complete else None,
+            average: mean(self.rows[name].median for name in names) if self.rows.keys() >= set(names) else None
+            for average, names in groups.items()
         }
 
     @property
     def worst(self) -> Row | None:
-        """The one of the eight tasks with the lowest median; None without any result."""
-        eight = [row for name, row in self.rows.items() if name in GLUE]
-        return min(eight, key=lambda row: row.median, default=None)
+        """The task with the lowest median, not counting mismatched MNLI. None if there are no results."""
+        rows = [row for name, row in self.rows.items() if name in GLUE]
+        return min(rows, key=lambda row: row.median, default=None)
 
     def markdown(self) -> str:
         """The table, in percent."""
@@ -92,7 +92,7 @@ class GlueTable:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """The table in plain values, as shares of one."""
+        """The table in plain values, as fractions."""
         return {
             "pretrained": self.pretrained,
             "tasks": {
@@ -116,5 +116,5 @@ class GlueTable:
     def save(self, output: Path) -> None:
         """Write table.md and table.json."""
         output.mkdir(parents=True, exist_ok=True)
-        (output / "table.md").write_text(self.markdown() + "\n")
-        (output / "table.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        write_atomically(output / "table.md", self.markdown() + "\n")
+        write_atomically(output / "table.json", json.dumps(self.to_dict(), indent=2) + "\n")

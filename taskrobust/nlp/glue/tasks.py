@@ -1,25 +1,30 @@
-"""The GLUE tasks, one row a task."""
+"""The GLUE tasks. To add a task, add a row to ``_ROWS``."""
 
 from dataclasses import dataclass
 from typing import Final
 
+from taskrobust.synthetic.text import glue
+from taskrobust.synthetic.text.glue import Generator
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class GlueTask:
-    """What is particular to one task.
+    """Everything that is specific to one task.
 
     Args:
-        name: Its name in results and as configuration of the data set on the hub.
-        folder: Its official folder, and name of its file on the leaderboard.
-        texts: The columns of one or two sentences.
-        label: The column of the label.
-        labels: How files and leaderboard spell the classes, by their numbers. None for a score from 0 to 5.
-        metrics: What it is scored by, the headline first.
-        hub_texts: The columns of the sentences on the hub, where they are called otherwise.
-        columns: The columns of the files that have no header: those with labels.
-        has_mismatched: Whether there is a second dev and test set, of other genres.
-        has_broken_rows: Whether the official files for training and dev have a few rows that a line break inside a
-            text has cut in two.
+        name: Name in results, and name of the configuration on the hub.
+        folder: Official spelling of the name: that of the folder and of the leaderboard's file.
+        texts: Columns of the one or two sentences.
+        label: Column of the label.
+        labels: Spelling of the classes in files and on the leaderboard, by class number. None for a score from 0 to 5.
+        metrics: Metrics in ``scores.METRICS``, the headline metric first.
+        hub_texts: Columns of the sentences on the hub. Empty if they have the same names.
+        columns: Columns of the official files with labels. Empty for ``texts`` and ``label``.
+        test_columns: Columns of the official test files, which have a header. Empty for an index and ``texts``.
+        has_header: Whether the files with labels start with a line of column names.
+        has_mismatched: Whether there is a second dev and test set, from other genres.
+        has_broken_rows: Whether line breaks inside texts split a few rows of the official training and dev files.
+        generator: Generates the examples of the miniature GLUE. None excludes the task from it.
     """
 
     name: str
@@ -30,24 +35,27 @@ class GlueTask:
     metrics: tuple[str, ...] = ("accuracy",)
     hub_texts: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    test_columns: tuple[str, ...] = ()
+    has_header: bool = True
     has_mismatched: bool = False
     has_broken_rows: bool = False
+    generator: Generator | None = None
 
     @property
     def outputs(self) -> int:
-        """Outputs of the model: one for each class, or one in all."""
+        """Number of outputs of the model: one per class, or one for a score."""
         return 1 if self.labels is None else len(self.labels)
 
     @property
     def dev(self) -> dict[str, str]:
-        """The dev splits by the names of their results, the first one being that of the task."""
+        """Dev splits by the names of their results. The first result is that of the task."""
         if self.has_mismatched:
             return {self.name: "dev_matched", f"{self.name}-mm": "dev_mismatched"}
         return {self.name: "dev"}
 
     @property
     def test(self) -> dict[str, str]:
-        """The test splits by the names of their files on the leaderboard."""
+        """Test splits by the names of their files on the leaderboard."""
         if self.has_mismatched:
             return {f"{self.folder}-m": "test_matched", f"{self.folder}-mm": "test_mismatched"}
         return {self.folder: "test"}
@@ -56,40 +64,98 @@ class GlueTask:
 _ENTAILMENT: Final = ("entailment", "not_entailment")
 _PAIR: Final = ("sentence1", "sentence2")
 _YES_OR_NO: Final = ("0", "1")
+_STSB_COLUMNS: Final = ("index", "genre", "filename", "year", "old_index", "source1", "source2", *_PAIR)
+_MNLI_COLUMNS: Final = (
+    *("index", "promptID", "pairID", "genre"),
+    *("sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse"),
+    *_PAIR,
+)
 
 _ROWS: Final = (
     GlueTask(
-        "cola",
-        "CoLA",
-        ("sentence",),
-        "label",
-        _YES_OR_NO,
-        ("matthews",),
+        name="cola",
+        folder="CoLA",
+        texts=("sentence",),
+        label="label",
+        labels=_YES_OR_NO,
+        metrics=("matthews",),
         columns=("source", "label", "mark", "sentence"),
+        has_header=False,
+        generator=glue.cola,
     ),
-    GlueTask("sst2", "SST-2", ("sentence",), "label", _YES_OR_NO),
-    GlueTask("mrpc", "MRPC", ("#1 String", "#2 String"), "Quality", _YES_OR_NO, ("f1", "accuracy"), hub_texts=_PAIR),
     GlueTask(
-        "qqp",
-        "QQP",
-        ("question1", "question2"),
-        "is_duplicate",
-        _YES_OR_NO,
-        ("f1", "accuracy"),
+        name="sst2",
+        folder="SST-2",
+        texts=("sentence",),
+        label="label",
+        labels=_YES_OR_NO,
+        generator=glue.sst2,
+    ),
+    GlueTask(
+        name="mrpc",
+        folder="MRPC",
+        texts=("#1 String", "#2 String"),
+        label="Quality",
+        labels=_YES_OR_NO,
+        metrics=("f1", "accuracy"),
+        hub_texts=_PAIR,
+        columns=("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"),
+        test_columns=("index", "#1 ID", "#2 ID", "#1 String", "#2 String"),
+        generator=glue.mrpc,
+    ),
+    GlueTask(
+        name="qqp",
+        folder="QQP",
+        texts=("question1", "question2"),
+        label="is_duplicate",
+        labels=_YES_OR_NO,
+        metrics=("f1", "accuracy"),
+        columns=("id", "qid1", "qid2", "question1", "question2", "is_duplicate"),
+        test_columns=("id", "question1", "question2"),
         has_broken_rows=True,
+        generator=glue.qqp,
     ),
-    GlueTask("stsb", "STS-B", _PAIR, "score", None, ("spearman", "pearson")),
     GlueTask(
-        "mnli",
-        "MNLI",
-        _PAIR,
-        "gold_label",
-        ("entailment", "neutral", "contradiction"),
-        hub_texts=("premise", "hypothesis"),
-        has_mismatched=True,
+        name="stsb",
+        folder="STS-B",
+        texts=_PAIR,
+        label="score",
+        labels=None,
+        metrics=("spearman", "pearson"),
+        columns=(*_STSB_COLUMNS, "score"),
+        test_columns=_STSB_COLUMNS,
+        generator=glue.stsb,
     ),
-    GlueTask("qnli", "QNLI", ("question", "sentence"), "label", _ENTAILMENT),
-    GlueTask("rte", "RTE", _PAIR, "label", _ENTAILMENT),
+    GlueTask(
+        name="mnli",
+        folder="MNLI",
+        texts=_PAIR,
+        label="gold_label",
+        labels=("entailment", "neutral", "contradiction"),
+        hub_texts=("premise", "hypothesis"),
+        columns=(*_MNLI_COLUMNS, "label1", "gold_label"),
+        test_columns=_MNLI_COLUMNS,
+        has_mismatched=True,
+        generator=glue.mnli,
+    ),
+    GlueTask(
+        name="qnli",
+        folder="QNLI",
+        texts=("question", "sentence"),
+        label="label",
+        labels=_ENTAILMENT,
+        columns=("index", "question", "sentence", "label"),
+        generator=glue.qnli,
+    ),
+    GlueTask(
+        name="rte",
+        folder="RTE",
+        texts=_PAIR,
+        label="label",
+        labels=_ENTAILMENT,
+        columns=("index", *_PAIR, "label"),
+        generator=glue.rte,
+    ),
 )
 
 GLUE: Final = {task.name: task for task in _ROWS}
@@ -97,10 +163,10 @@ GLUE: Final = {task.name: task for task in _ROWS}
 
 
 def glue_tasks(names: list[str]) -> list[GlueTask]:
-    """The tasks of these names, each once; ``all`` stands for all eight.
+    """The tasks with the given names, without repetitions. ``["all"]`` gives all tasks.
 
     Raises:
-        ValueError: If there is no task of a name.
+        ValueError: If a name is unknown, or there is none.
     """
     wanted = list(GLUE) if names == ["all"] else list(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in GLUE]

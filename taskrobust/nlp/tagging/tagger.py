@@ -1,4 +1,4 @@
-"""NLTK's part-of-speech tagger, as it is and vectorised with identical tags."""
+"""NLTK's part-of-speech tagger, and a vectorized one with identical tags."""
 
 from array import array
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ NLTK_DATA: Final = {
 """The NLTK packages that annotation reads, and where NLTK looks for them."""
 
 BOUNDARY: Final = (0, 1, 2, 3)
-"""The word ids that stand before, between and after sentences: two ends, then two starts (see FastTagger.tag_ids)."""
+"""The word ids before, between and after sentences: two ends, then two starts (see FastTagger.tag_ids)."""
 
 _END, _, _, _START2 = BOUNDARY
 _SENTINELS: Final = ("-END-", "-END2-", "-START-", "-START2-")
@@ -22,11 +22,11 @@ _WORD: Final = np.dtype(
     [
         (name, np.int32)
         for name in (
-            "tag",  # of a word that always has the same one, else -1; below: rows of the weights
+            "tag",  # if the word has the same tag everywhere, else -1; the following are rows of the weights
             "suffix",
             "prefix",
             "word",
-            "after_tag",  # row of the table of the features of the word and the tag before it
+            "after_tag",  # row in the table of features of the word and the tag before it
             "as_left",
             "as_left_suffix",
             "as_second_left",
@@ -36,23 +36,23 @@ _WORD: Final = np.dtype(
         )
     ]
 )
-_SENTENCES_IN_LOCK_STEP: Final = 4096  # their scores (4096 x 45 doubles) stay in the second-level cache
+_SENTENCES_IN_LOCKSTEP: Final = 4096  # whose scores (4096 x 45 doubles) fit into the L2 cache
 
 
 def require_nltk_data() -> None:
-    """Checks that NLTK finds its tagger and its sentence splitter.
+    """Check that NLTK finds its tagger and its sentence splitter.
 
     Raises:
-        ValueError: Where one is missing; the message names the two ways out.
+        ValueError: If one is missing. The message names the two solutions.
     """
     missing = [name for name, path in NLTK_DATA.items() if not _nltk_finds(path)]
     if missing:
         import nltk
 
         raise ValueError(
-            f"Annotation needs NLTK's data {' and '.join(missing)}, not found in {nltk.data.path}. Either run "
+            f"Expected NLTK's data {' and '.join(missing)}, not found in {nltk.data.path}. Either run "
             f"`python -m nltk.downloader {' '.join(NLTK_DATA)}`, or set the environment variable NLTK_DATA to a folder "
-            "that holds them (as taggers/ and tokenizers/)."
+            "with the subfolders taggers/ and tokenizers/."
         )
 
 
@@ -67,10 +67,10 @@ def _nltk_finds(path: str) -> bool:
 
 
 def load_nltk_tagger() -> Any:
-    """The tagger behind ``nltk.pos_tag``: ``PerceptronTagger`` with NLTK's English weights.
+    """Load the tagger behind ``nltk.pos_tag``: ``PerceptronTagger`` with NLTK's English weights.
 
     Raises:
-        ValueError: Where NLTK's data is missing.
+        ValueError: If NLTK's data is missing.
     """
     import nltk
 
@@ -79,21 +79,21 @@ def load_nltk_tagger() -> Any:
 
 
 class FastTagger:
-    r"""Tags as ``nltk.tag.PerceptronTagger.tag`` does, thousands of sentences in lock-step.
+    r"""Tags exactly as ``nltk.tag.PerceptronTagger.tag``, thousands of sentences in lockstep.
 
     .. math:: t_i = \operatorname{argmax}_t \sum_{f \in F(w_{i-2}, \dots, w_{i+2}, t_{i-1}, t_{i-2})} \theta_{f, t}
 
-    The tags are identical, not only close: the sum runs in double precision over NLTK's fourteen features in NLTK's
-    order (a feature that NLTK skips adds an exact zero), and a tie goes to the alphabetically last tag.
+    The tags are identical, not just close. The sum runs in double precision over NLTK's fourteen features in NLTK's
+    order (a feature that NLTK skips adds an exact zero), and ties go to the alphabetically last tag.
 
-    A word is looked up once, for the rows of the weights that it brings to its neighbors and to itself; from then on
-    it is a number. The table of words only grows: call :meth:`forget` to bound the memory.
+    Each distinct word is looked up once, for the rows of the weights that it contributes to itself and its neighbors,
+    and then represented by a number. The table of words only grows. Call :meth:`forget` to bound the memory.
 
     Args:
         tagger: A trained ``nltk.tag.PerceptronTagger``.
 
     Attributes:
-        tags: The tagger's tags in alphabetical order; a tag id is an index into them.
+        tags: The tags in alphabetical order. A tag id is an index into this tuple.
 
     References:
         Collins, Discriminative Training Methods for Hidden Markov Models, EMNLP 2002;
@@ -113,7 +113,7 @@ class FastTagger:
             for tag, weight in weights[feature].items():
                 self._weights[row, tag_ids[tag]] = weight
 
-        # The tags before the first word of a sentence are the two start symbols.
+        # Before the first word of a sentence, the tags are the two start symbols.
         history = (*self.tags, "-START-", "-START2-")
         self._start, self._start2 = len(self.tags), len(self.tags) + 1
         self._bias = self._weights[self._row("bias")]
@@ -137,14 +137,14 @@ class FastTagger:
         return words, table
 
     def forget(self) -> None:
-        """Empties the table of words; the word ids given out before are void."""
+        """Empty the table of words, which invalidates all word ids."""
         self._word_ids: dict[str, int] = {}
         self._word_table = array("i")
         for sentinel in _SENTINELS:
             self._describe(sentinel, sentinel)
 
     def word_id(self, word: str) -> int:
-        """The number under which :meth:`tag_ids` takes a word."""
+        """The id of a word for :meth:`tag_ids`."""
         number = self._word_ids.get(word)
         if number is None:
             number = self._word_ids[word] = len(BOUNDARY) + len(self._word_ids)
@@ -170,25 +170,25 @@ class FastTagger:
         )
 
     def tag_ids(self, words: NDArray[np.int32]) -> NDArray[np.int16]:
-        """Tags sentences that lie one after the other.
+        """Tag concatenated sentences.
 
         Args:
-            words: Word ids [N]: ``BOUNDARY``, then each sentence's words followed by ``BOUNDARY``.
+            words: Word ids, [N]: ``BOUNDARY``, then the words of each sentence, followed by ``BOUNDARY``.
 
         Returns:
-            Tag ids [N], -1 at the boundaries.
+            Tag ids, [N], -1 at the boundaries.
         """
         table = np.frombuffer(self._word_table, _WORD)
         starts = np.flatnonzero(words == _START2)[:-1] + 1
         lengths = np.flatnonzero(words == _END)[1:] - starts
         longest_first = np.argsort(-lengths, kind="stable")
         tags = table["tag"][words].astype(np.int16)
-        for first in range(0, len(starts), _SENTENCES_IN_LOCK_STEP):
-            block = longest_first[first : first + _SENTENCES_IN_LOCK_STEP]
-            self._tag_in_lock_step(words, table, starts[block], lengths[block], tags)
+        for first in range(0, len(starts), _SENTENCES_IN_LOCKSTEP):
+            block = longest_first[first : first + _SENTENCES_IN_LOCKSTEP]
+            self._tag_in_lockstep(words, table, starts[block], lengths[block], tags)
         return tags
 
-    def _tag_in_lock_step(
+    def _tag_in_lockstep(
         self,
         words: NDArray[np.int32],
         table: NDArray[np.void],
@@ -196,7 +196,7 @@ class FastTagger:
         lengths: NDArray[np.int64],
         tags: NDArray[np.int16],
     ) -> None:
-        """Tags the first words of all sentences, then the second words, and so on; the longest sentence comes first."""
+        """Tags the first words of all sentences, then the second words, and so on. Expects the longest first."""
         previous = np.full(len(starts), self._start)
         before = np.full(len(starts), self._start2)
         active = len(starts)
@@ -208,7 +208,7 @@ class FastTagger:
             open_ = np.flatnonzero(new < 0)
             if len(open_):
                 scores = self._scores(words, table, at[open_], previous[open_], before[open_])
-                new[open_] = len(self.tags) - 1 - scores[:, ::-1].argmax(axis=1)  # the last of equals, as NLTK
+                new[open_] = len(self.tags) - 1 - scores[:, ::-1].argmax(axis=1)  # ties go to the last tag, as in NLTK
             tags[at] = new
             before[:active] = previous[:active]
             previous[:active] = new
@@ -221,7 +221,7 @@ class FastTagger:
         previous: NDArray[np.int64],
         before: NDArray[np.int64],
     ) -> NDArray[np.float64]:
-        """Scores [words, tags]: the sum of the weights of NLTK's features, in NLTK's order."""
+        """Scores, [words, tags]: the sums of the weights of NLTK's features, in NLTK's order."""
         here, left, second_left = words[at], words[at - 1], words[at - 2]
         right, second_right = words[at + 1], words[at + 2]
         scores: NDArray[np.float64] = self._bias + self._weights[table["suffix"][here]]
@@ -243,7 +243,7 @@ class FastTagger:
         return scores
 
     def tag_sents(self, sentences: Sequence[Sequence[str]]) -> list[list[tuple[str, str]]]:
-        """Tags sentences of words, as ``PerceptronTagger.tag_sents``."""
+        """Tag sentences of words, like ``PerceptronTagger.tag_sents``."""
         flat = array("i", BOUNDARY)
         for sentence in sentences:
             flat.extend(map(self.word_id, sentence))
@@ -253,5 +253,5 @@ class FastTagger:
         return [[(word, next(names)) for word in sentence] for sentence in sentences]
 
     def tag(self, words: Sequence[str]) -> list[tuple[str, str]]:
-        """Tags the words of one sentence, as ``PerceptronTagger.tag``."""
+        """Tag the words of one sentence, like ``PerceptronTagger.tag``."""
         return self.tag_sents([words])[0]

@@ -1,4 +1,4 @@
-"""The nine part-of-speech classes of PoS-BERT, as a function of Penn Treebank tags."""
+"""The nine part-of-speech classes of PoS-BERT, defined by Penn Treebank tags."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ CLASSES: Final = (
 """The nine classes in the order of Wang et al. (2023), section 4.1.1. A class id is an index into this tuple."""
 
 OUTSIDE: Final = len(CLASSES)
-"""The class id of words that belong to none of the nine: numbers, particles, symbols, punctuation."""
+"""The class id of words in none of the nine classes: numbers, particles, symbols, punctuation."""
 
 _TAGS_BY_CLASS: Final = {
     "verb": "VB VBD VBG VBN VBP VBZ MD",
@@ -33,7 +33,7 @@ _CLASS_OF_TAG: Final = {tag: CLASSES.index(name) for name, tags in _TAGS_BY_CLAS
 
 
 def class_of_tag(tag: str) -> int:
-    """Class id of a Penn Treebank tag; ``OUTSIDE`` for every tag that names none of the nine classes.
+    """The class id of a Penn Treebank tag, or ``OUTSIDE``.
 
     >>> CLASSES[class_of_tag("VBD")], class_of_tag("CD") == OUTSIDE
     ('verb', True)

@@ -1,4 +1,4 @@
-"""Who did what to what, where and when, in the words of the embedded corpus, and the ways to say or to ask it."""
+"""Events in the words of the embedded corpus, with several phrasings as statements and questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ ASKED: Final = {
     "place": ("agent", "verb", "thing"),
     "time": ("agent", "verb", "thing", "place"),
 }
-"""The parts that can be asked for, and those that the question names."""
+"""The parts that a question can ask for, and the parts that it mentions."""
 
 _TIMES: Final = ("yesterday", "once", "recently")
 _PREPOSITIONS: Final = tuple(word for word, _ in lexicon.PLACING)
@@ -26,11 +26,11 @@ class Event:
     """An event in the past.
 
     Args:
-        agent: Who did it, as in "Anna" or "the farmer".
-        verb: What was done.
-        thing: What it was done to, as in "muddy cow".
-        place: Where, as in "near the barn".
-        time: When, as in "yesterday".
+        agent: The agent, such as "Anna" or "the farmer".
+        verb: The action.
+        thing: The object, such as "muddy cow".
+        place: The place, such as "near the barn".
+        time: The time, such as "yesterday".
     """
 
     agent: str
@@ -40,23 +40,23 @@ class Event:
     time: str
 
     def active(self) -> str:
-        """As in "Anna fed the muddy cow near the barn yesterday"."""
+        """Such as "Anna fed the muddy cow near the barn yesterday"."""
         return f"{self.agent} {self.verb.vbd[0]} the {self.thing} {self.place} {self.time}"
 
     def passive(self) -> str:
-        """As in "the muddy cow was fed by Anna near the barn yesterday"."""
+        """Such as "the muddy cow was fed by Anna near the barn yesterday"."""
         return f"the {self.thing} was {self.verb.vbn[0]} by {self.agent} {self.place} {self.time}"
 
     def fronted(self) -> str:
-        """As in "yesterday Anna fed the muddy cow near the barn"."""
+        """Such as "yesterday Anna fed the muddy cow near the barn"."""
         return f"{self.time} {self.agent} {self.verb.vbd[0]} the {self.thing} {self.place}"
 
     def said(self, rng: Random) -> str:
-        """One of the three."""
+        """One of the three statements at random."""
         return rng.choice((self.active, self.passive, self.fronted))()
 
     def questions(self, part: str) -> tuple[str, str]:
-        """Two ways to ask for one of the parts in ``ASKED``."""
+        """Two questions for a part in ``ASKED``."""
         done = f"was the {self.thing} {self.verb.vbn[0]}"
         if part == "agent":
             return f"who {self.verb.vbd[0]} the {self.thing} {self.place}", f"by whom {done} {self.place}"
@@ -66,7 +66,7 @@ class Event:
 
 
 def draw_event(rng: Random, topic: Topic) -> Event:
-    """An event of a topic."""
+    """Draw an event of a topic."""
     person = rng.choice(topic.people).singular[0]
     thing, adjective = rng.choice(topic.things).singular[0], rng.choice(topic.adjectives)[0]
     return Event(
@@ -79,7 +79,7 @@ def draw_event(rng: Random, topic: Topic) -> Event:
 
 
 def with_others(event: Event, parts: Sequence[str], rng: Random, topic: Topic) -> Event:
-    """The event with other parts, of a topic, in place of some."""
+    """Replace some parts of an event by different ones of a topic."""
     while True:
         other = draw_event(rng, topic)
         if all(_head(other, part) != _head(event, part) for part in parts):
@@ -92,6 +92,6 @@ def _head(event: Event, part: str) -> str:
 
 
 def sentence(text: str, mark: str = ".") -> str:
-    """The text with a capital and a mark."""
-    words = f"{text} {mark}".split()  # one blank where a word is left out
+    """Capitalize a text and append a punctuation mark."""
+    words = f"{text} {mark}".split()  # a single blank at an omitted word
     return f"{text[0].upper()}{' '.join(words)[1:]}"

@@ -1,13 +1,13 @@
 """The embedded corpus: English-like stories from a small generative grammar, with gold Penn Treebank tags.
 
-A story has a topic, a tense, a named protagonist with a companion, and a small cast of people, things, places, verbs
-and adjectives of its topic, which recur. So a neighboring sentence is told from one of another story, and the nine
-classes differ in what a masked word can be recovered from:
+A story has a topic, a tense, a named protagonist, a companion, and a small recurring cast of people, things, places,
+verbs and adjectives of its topic. So the next sentence can be distinguished from a sentence of another story, and
+masked words of the nine classes can be recovered from different cues:
 
-- determiners, prepositions and conjunctions mostly from the words beside them (number, government, ``both … and``),
+- determiners, prepositions and conjunctions mostly from adjacent words (number, government, ``both … and``),
 - pronouns from the protagonist, some adverbs from tense and degree,
-- verbs, nouns and adjectives from the cast, the agreement and the tense, over the distance of a sentence or two,
-- interjections, rare, and manner adverbs from the mood of the clause: hardly more than a guess within it.
+- verbs, nouns and adjectives from cast, agreement and tense, up to two sentences away,
+- manner adverbs, and interjections, which are rare, from the mood of the clause, with little better than a guess.
 """
 
 from collections.abc import Iterator
@@ -25,20 +25,20 @@ _CLOSING_MARKS: Final = frozenset({",", ".", "!", "'s"})
 
 
 def generate_documents(count: int, seed: int) -> Iterator[Document]:
-    """Yields the documents 0 to ``count - 1`` of a stream; another seed is another stream.
+    """Generate documents 0 to ``count - 1`` of a stream.
 
-    Document ``i`` depends on the seed and ``i`` only, so a longer corpus begins with the shorter one.
+    Document ``i`` depends on the seed and ``i`` only, so a longer corpus starts with the shorter one.
 
     Args:
         count: Number of documents.
-        seed: Names the stream. Use different seeds for training and held-out documents.
+        seed: Seed of the stream. Use different seeds for training and held-out documents.
     """
     for index in range(count):
         yield _Story(Random(f"{seed}/{index}")).document()
 
 
 def detokenize(document: Document) -> str:
-    """The document as one line of plain text, from which Penn Treebank tokenization gives the same words back.
+    """Convert a document to a line of plain text that Penn Treebank tokenization splits into the same words.
 
     >>> detokenize([[("Wow", "UH"), (",", ","), ("Anna", "NNP"), ("'s", "POS"), ("hen", "NN"), ("!", ".")]])
     "Wow, Anna's hen!"
@@ -48,7 +48,7 @@ def detokenize(document: Document) -> str:
 
 
 class _Story:
-    """One document in the making. A method named after a phrase returns one, drawn at random."""
+    """State of one document. A method named after a phrase returns a random one."""
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
@@ -79,7 +79,7 @@ class _Story:
         return [(word[0].upper() + word[1:], tag), *sentence[1:], (mark, ".")]
 
     def with_second_clause(self, clause: Sentence) -> Sentence:
-        """Keeps the mood after "and" and "because", turns it after "but" and "although"."""
+        """Keeps the mood after "and" and "because", reverses it after "but" and "although"."""
         keeps_mood = self.chance(0.5)
         self.good_mood ^= not keeps_mood
         second_clause = self.clause(in_new_mood=False)
@@ -103,18 +103,18 @@ class _Story:
         return [*subject, *self.predicate(plural)]
 
     def existential_clause(self) -> Sentence:
-        """As in "there was a cow near the barn"."""
+        """Such as "there was a cow near the barn"."""
         thing, plural = self.noun_phrase(self.rng.choice(self.things), definite=False)
         return [("there", "EX"), *lexicon.BE[self.tense, plural], *thing, *self.place_phrase()]
 
     def passive_clause(self) -> Sentence:
-        """As in "the cow was fed by the farmer"."""
+        """Such as "the cow was fed by the farmer"."""
         thing, plural = self.noun_phrase(self.rng.choice(self.things))
         agent, _ = self.subject_noun_phrase()
         verb = self.rng.choice(self.verbs)
         return [*thing, *lexicon.BE[self.tense, plural], verb.vbn, ("by", "IN"), *agent]
 
-    # Subjects and objects; ``plural`` is the grammatical number
+    # Subjects and objects. ``plural`` is the grammatical number.
 
     def subject(self) -> tuple[Sentence, bool]:
         draw = self.rng.random()
@@ -140,7 +140,7 @@ class _Story:
         return person, plural
 
     def coordinated_people(self) -> tuple[Sentence, bool]:
-        """As in "both Anna and the farmer", "neither Anna nor the farmer"."""
+        """Such as "both Anna and the farmer", "neither Anna nor the farmer"."""
         opening, conjunction = self.rng.choice(lexicon.CORRELATIVES)
         person = self.rng.choice(self.people)
         pair = [self.protagonist.name, conjunction, lexicon.THE, person.singular]
@@ -219,7 +219,7 @@ class _Story:
         return [*lexicon.BE[self.tense, plural], *degree, evaluation]
 
     def comparison(self, plural: bool) -> Sentence:
-        """As in "was braver than the farmer", "was the bravest of the farmers"."""
+        """Such as "was braver than the farmer", "was the bravest of the farmers"."""
         evaluation = self.rng.choice(lexicon.EVALUATIONS[self.good_mood])
         person = self.rng.choice(self.people)
         copula = lexicon.BE[self.tense, plural]

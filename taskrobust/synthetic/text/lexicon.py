@@ -1,8 +1,8 @@
-"""The words of the generated corpus (``grammar.py``), as plain data with their Penn Treebank tags.
+"""The words of the generated corpus (``grammar.py``), with their Penn Treebank tags.
 
-Nouns are written ``singular`` or ``singular/plural``, verbs ``base`` or ``base/past/participle``, adjectives
-``positive`` or ``positive/comparative/superlative``; the forms left out are regular. Only words that the few spelling
-rules below inflect correctly are listed. The nouns, verbs and adjectives of one topic occur in no other.
+Nouns are written ``singular`` or ``singular/plural``, verbs ``base`` or ``base/past/participle``, and adjectives
+``positive`` or ``positive/comparative/superlative``. Omitted forms are regular, by the few spelling rules below. Topics
+share no nouns, verbs and adjectives.
 """
 
 from typing import Final, NamedTuple
@@ -38,13 +38,12 @@ class Adjective(NamedTuple):
 
 
 class Person(NamedTuple):
-    """A named protagonist and the pronouns that stand for it."""
+    """A named protagonist and the matching pronouns."""
 
     name: Token
     subject: Token
     object: Token
     possessive: Token
-    reflexive: Token
 
 
 class Topic(NamedTuple):
@@ -113,7 +112,7 @@ def _adjectives(entries: str) -> tuple[Adjective, ...]:
 
 
 def _people(names: str, subject: str, object_: str, possessive: str) -> tuple[Person, ...]:
-    pronouns = ((subject, "PRP"), (object_, "PRP"), (possessive, "PRP$"), (object_ + "self", "PRP"))
+    pronouns = ((subject, "PRP"), (object_, "PRP"), (possessive, "PRP$"))
     return tuple(Person(name, *pronouns) for name in _tagged("NNP", names))
 
 
@@ -186,7 +185,7 @@ PEOPLE: Final = (
 )
 RELATIONS: Final = _nouns("friend neighbour cousin")
 
-# A mood colours the evaluating words of a clause: True is the good one.
+# The mood of a clause selects its evaluating words: True is the good mood.
 EVALUATIONS: Final = {
     True: _adjectives("good/better/best kind brave happy nice"),
     False: _adjectives("bad/worse/worst mean rude poor angry"),
@@ -222,7 +221,7 @@ HAVE: Final = {
     ("present", True): ("have", "VBP"),
 }
 
-# Verbs of every topic, by what follows them.
+# Verbs of all topics, with the words that follow them.
 GOVERNED: Final = tuple(
     (_verb(verb), (preposition, "TO" if preposition == "to" else "IN"))
     for verb, preposition in (
@@ -248,7 +247,7 @@ PLURAL_DETERMINERS: Final = (*_tagged("DT", "these those some"), *_tagged("CD", 
 PREDETERMINERS: Final = _tagged("PDT", "all both")
 POSSESSIVES: Final = _tagged("PRP$", "my our your")
 PLACING: Final = _tagged("IN", "in near behind beside outside")
-# "and" and the first subordinators keep the mood of the sentence, "but" and the second ones turn it.
+# "and" and the first subordinators keep the mood of the sentence, "but" and the second ones reverse it.
 AND: Final = ("and", "CC")
 BUT: Final = ("but", "CC")
 CORRELATIVES: Final = ((("both", "CC"), AND), (("either", "CC"), ("or", "CC")), (("neither", "CC"), ("nor", "CC")))

@@ -40,12 +40,12 @@ def test_pairs_fit_and_most_are_filled() -> None:
 
 
 def test_about_half_of_the_pairs_are_random() -> None:
-    # A chunk of one sentence has no rest to continue with, so a few more than half.
+    # A chunk of one sentence has no continuation, so there are a few more than half.
     assert 0.5 < sum(pair.is_random for pair in PAIRS) / len(PAIRS) < 0.65
 
 
 def test_every_sentence_is_in_a_first_segment_or_continues_one() -> None:
-    long = list(next_sentence_pairs(DOCUMENTS, 10**6, Random(1)))  # nothing is cut off
+    long = list(next_sentence_pairs(DOCUMENTS, 10**6, Random(1)))  # nothing is truncated
     covered = [range(*pair.first) for pair in long] + [range(*pair.second) for pair in long if not pair.is_random]
     assert sorted(piece for stretch in covered for piece in stretch) == list(range(STARTS[-1]))
 
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_pairs() -> None:
     assert list(next_sentence_pairs(DOCUMENTS, MAX_PIECES, Random(1))) != PAIRS
 
 
-def test_a_tenth_of_the_documents_is_cut_shorter() -> None:
+def test_a_tenth_of_the_documents_has_shorter_pairs() -> None:
     documents = [[1] * 200] * 2000
     longest = [0] * len(documents)
     for pair in next_sentence_pairs(documents, 100, Random(0)):
@@ -77,12 +77,12 @@ def test_truncation_leaves_the_lengths_of_the_original_loop(max_pieces: int) -> 
             assert 100 <= segments[1][0] <= segments[1][1] <= 100 + second
 
 
-def test_truncation_takes_from_both_ends_alike() -> None:
+def test_truncation_removes_pieces_from_both_ends_equally() -> None:
     taken = [_truncate((0, 100), (0, 10), 60, Random(seed))[0] for seed in range(400)]
     mean = sum(start for start, _ in taken) / len(taken)
     assert 24 < mean < 26  # 50 pieces by a fair coin; the standard error of the mean is 0.18
 
 
 def test_a_single_document_is_an_error() -> None:
-    with pytest.raises(ValueError, match="expected at least two, got 1"):
+    with pytest.raises(ValueError, match=r"Expected at least two documents, .*, got 1"):
         list(next_sentence_pairs([[3, 4]], MAX_PIECES, Random(0)))

@@ -9,7 +9,7 @@ import pytest
 
 from taskrobust.nlp.corpus.annotate import write_tagged_corpus
 from taskrobust.nlp.corpus.store import MANIFEST, WORD_START, Corpus
-from taskrobust.nlp.tagging.tagset import OUTSIDE
+from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 
 SEQUENCE_LENGTH = 24
 
@@ -54,6 +54,19 @@ def test_a_batch_is_the_rows_of_the_shards_with_special_tokens_and_padding(folde
         assert batch.is_random[place] == rows[index]["is_random"]
 
 
+def test_a_sample_is_readable(folder: Path) -> None:
+    corpus, rows = Corpus(folder), rows_of(folder)
+    sample = corpus[3]
+    ids, first = rows[3]["ids"], rows[3]["first"]
+    words = corpus.tokenizer.convert_ids_to_tokens(ids)
+    assert sample["tokens"] == ["[CLS]", *words[:first], "[SEP]", *words[first:], "[SEP]"]
+    names = [None if flag & 15 == OUTSIDE else CLASSES[flag & 15] for flag in rows[3]["flags"]]
+    assert sample["classes"] == [None, *names[:first], None, *names[first:], None]
+    assert sample["is_random"] is rows[3]["is_random"]
+    assert len(list(corpus)) == len(corpus)
+    assert repr(corpus) == f"Corpus('{folder}', {len(corpus)} pairs of up to 24 tokens)"
+
+
 def test_the_fields_of_a_batch_have_the_types_that_the_masking_expects(folder: Path) -> None:
     batch = Corpus(folder).__getitems__([(0, 0), (1, 0)])
     types = {name: getattr(batch, name).dtype for name in batch._fields}
@@ -67,7 +80,7 @@ def test_the_fields_of_a_batch_have_the_types_that_the_masking_expects(folder: P
     }
 
 
-def test_the_corpus_knows_its_sizes_and_tokens(folder: Path, small_wordpiece: Any) -> None:
+def test_the_corpus_has_sizes_and_special_tokens(folder: Path, small_wordpiece: Any) -> None:
     corpus, rows = Corpus(folder), rows_of(folder)
     assert corpus.sequence_length == SEQUENCE_LENGTH
     assert corpus.vocab_size == len(small_wordpiece)
@@ -77,7 +90,7 @@ def test_the_corpus_knows_its_sizes_and_tokens(folder: Path, small_wordpiece: An
     assert corpus.pieces_by_class.tolist() == [classes.count(index) for index in range(OUTSIDE + 1)]
 
 
-def test_a_piece_takes_three_bytes(folder: Path) -> None:
+def test_a_piece_is_three_bytes(folder: Path) -> None:
     schema = datasets.Dataset.from_file(str(next(folder.glob("*.arrow")))).data.schema
     assert schema.field("ids").type == pa.list_(pa.uint16())
     assert schema.field("flags").type == pa.list_(pa.uint8())

@@ -8,7 +8,7 @@ from taskrobust.nlp.corpus.wordpiece import SPECIAL_TOKENS, load_wordpiece, trai
 
 
 def test_training_twice_gives_the_same_vocabulary() -> None:
-    # A hundred merges among words of equal frequency: the trainer left alone breaks the ties by a random hash.
+    # A hundred merges among words of equal frequency, whose ties the trainer by itself breaks by a random hash.
     text = [f"{a}{b}{c}{d}" for a in "abc" for b in "defg" for c in "hij" for d in "klmn"]
     vocabularies = [train_wordpiece(text, vocab_size=150).get_vocab() for _ in range(4)]
     assert len(vocabularies[0]) == 150
@@ -30,7 +30,7 @@ def test_a_punctuation_mark_continues_no_word() -> None:
     assert {"##!", "##."}.isdisjoint(train_wordpiece(["a ! . b1"], vocab_size=30).get_vocab())
 
 
-def test_rare_characters_give_way_to_frequent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rare_characters_become_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LARGEST_ALPHABET", 2)
     tokenizer = train_wordpiece(["aa bb c"], vocab_size=20)
     assert tokenizer.tokenize("a b c") == ["a", "b", "[UNK]"]
@@ -42,7 +42,7 @@ def test_a_vocabulary_of_impossible_size_is_an_error(size: int) -> None:
         train_wordpiece(["a b"], vocab_size=size)
 
 
-def test_a_saved_tokenizer_and_its_vocabulary_file_load_alike(small_wordpiece: Any, tmp_path: Path) -> None:
+def test_a_saved_tokenizer_and_its_vocabulary_file_load_equally(small_wordpiece: Any, tmp_path: Path) -> None:
     small_wordpiece.save_pretrained(tmp_path / "folder")
     vocabulary = small_wordpiece.get_vocab()
     file = tmp_path / "vocab.txt"
@@ -57,14 +57,14 @@ def test_a_saved_tokenizer_and_its_vocabulary_file_load_alike(small_wordpiece: A
 def test_a_vocabulary_without_special_tokens_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "vocab.txt"
     file.write_text("[PAD]\n[UNK]\n[CLS]\na\nb\n")
-    with pytest.raises(ValueError, match=r"vocab\.txt lacks \[SEP\] \[MASK\]"):
+    with pytest.raises(ValueError, match=r"vocab\.txt without \[SEP\] \[MASK\]"):
         load_wordpiece(file)
 
 
 def test_a_vocabulary_that_does_not_fit_the_corpus_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "vocab.txt"
     file.write_text("\n".join([*SPECIAL_TOKENS, *(f"w{number}" for number in range(65_531))]))
-    with pytest.raises(ValueError, match=r"at most 65535 pieces .* has 65536"):
+    with pytest.raises(ValueError, match=r"at most 65535 pieces .* got 65536"):
         load_wordpiece(file)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from taskrobust.nlp.glue.encoding import drawn, encode
-from taskrobust.nlp.glue.reading import Examples
+from taskrobust.nlp.glue.files import Examples
 
 FIRST = ["the old cat slept", "she ran", "the dogs run fast on the mat ! they saw her book", ""]
 SECOND = ["a cat slept", "they run quietly and the writer sold 25 books to his friends", "no", "well ."]
@@ -30,19 +30,37 @@ def test_batches_are_those_of_the_tokenizer(texts: tuple[list[str], ...], small_
     assert all(torch.equal(batch[name], peer[name]) for name in batch)
 
 
-def test_long_pairs_are_cut(small_wordpiece: Any) -> None:
+def test_sample_is_that_of_the_tokenizer(small_wordpiece: Any) -> None:
+    samples = encode(Examples((FIRST, SECOND), LABELS, []), small_wordpiece, max_length=24)
+    peer = small_wordpiece(FIRST[1], SECOND[1], truncation=True, max_length=24)
+    sample = samples[1]
+    assert sample.pop("labels") == 0
+    assert sample == {name: peer[name] for name in ("input_ids", "token_type_ids")}
+    assert len(list(samples)) == len(samples) == 4
+    with pytest.raises(IndexError, match="Expected an index from 0 to 3, got -1"):
+        samples[-1]
+    assert repr(samples) == f"EncodedExamples(4 examples, {samples.lengths.sum()} pieces)"
+
+
+def test_unlabeled_examples_have_no_labels(small_wordpiece: Any) -> None:
+    samples = encode(Examples((FIRST,), None, ["7", "8", "9", "10"]), small_wordpiece, max_length=24)
+    assert "labels" not in samples[0]
+    assert set(samples.collate(np.array([0, 1]))) == {"input_ids", "token_type_ids", "attention_mask"}
+
+
+def test_long_pairs_are_truncated(small_wordpiece: Any) -> None:
     samples = encode(Examples((FIRST, SECOND), LABELS, []), small_wordpiece, max_length=12)
     assert samples.lengths.max() == 12
 
 
-def test_models_without_segments_get_none(small_wordpiece: Any) -> None:
+def test_models_without_segments_get_no_token_types(small_wordpiece: Any) -> None:
     small_wordpiece.model_input_names = ["input_ids", "attention_mask"]
     batch = encode(Examples((FIRST,), LABELS, []), small_wordpiece, 20).collate(np.array([0]))
     small_wordpiece.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
 
 
-def test_many_examples_are_encoded_a_part_at_a_time(small_wordpiece: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_examples_are_encoded_in_parts(small_wordpiece: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encode(Examples((FIRST, SECOND), LABELS, []), small_wordpiece, 20)
     monkeypatch.setattr("taskrobust.nlp.glue.encoding._AT_ONCE", 3)
     parts = encode(Examples((FIRST, SECOND), LABELS, []), small_wordpiece, 20)
@@ -50,7 +68,7 @@ def test_many_examples_are_encoded_a_part_at_a_time(small_wordpiece: Any, monkey
     assert parts.lengths.tolist() == whole.lengths.tolist()
 
 
-def test_fewer_drawn_examples_are_among_more() -> None:
+def test_smaller_draw_is_contained_in_a_larger_one() -> None:
     examples = Examples(([str(number) for number in range(100)],), np.arange(100), [])
     few, more, everything = (drawn(examples, number).texts[0] for number in (10, 20, 1000))
     assert few == more[:10] != [str(number) for number in range(10)]

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from taskrobust.nlp.glue.files import Examples, read_split
 from taskrobust.nlp.glue.miniature import write_miniature_glue
-from taskrobust.nlp.glue.reading import Examples, read_split
-from taskrobust.nlp.glue.tasks import GLUE
+from taskrobust.nlp.glue.tasks import GLUE, GlueTask
 from taskrobust.synthetic.text import lexicon
+from taskrobust.synthetic.text.glue import mrpc
 
 SIZES = {"train": 300, "dev": 100, "test": 40}
 
@@ -24,7 +25,7 @@ def read(folder: Path, name: str) -> dict[str, Examples]:
 
 
 @pytest.mark.parametrize("name", GLUE)
-def test_reader_of_the_official_files_reads_it(folder: Path, name: str) -> None:
+def test_reader_of_the_official_files_reads_the_miniature(folder: Path, name: str) -> None:
     splits = read(folder, name)
     assert {len(splits[split]) for split in splits} == set(SIZES.values())
     assert all(len(examples) == SIZES[split.partition("_")[0]] for split, examples in splits.items())
@@ -45,7 +46,7 @@ def test_classes_are_balanced(folder: Path, name: str) -> None:
     assert min(share) > 0.8 / len(share)
 
 
-def test_scores_are_shares_of_equal_words(folder: Path) -> None:
+def test_score_is_five_only_for_equal_sentences(folder: Path) -> None:
     examples = read(folder, "stsb")["train"]
     assert examples.labels is not None
     assert set(examples.labels.tolist()) == {0, 1, 2, 3, 4, 5}
@@ -67,7 +68,7 @@ def test_mismatched_genres_are_topics_that_training_lacks(folder: Path) -> None:
 
 
 def test_unacceptable_sentences_differ_from_acceptable_ones_in_one_word(folder: Path) -> None:
-    """Each is made of a sentence of the grammar, so that the rest of its words are the grammar's."""
+    """Each is a sentence of the grammar except for one word."""
     texts = read(folder, "cola")["train"]
     assert texts.labels is not None
     wrong = [text for text, label in zip(*texts.texts, texts.labels, strict=True) if label == 0]
@@ -84,7 +85,15 @@ def test_same_seed_writes_the_same_files(folder: Path, tmp_path: Path) -> None:
     assert filecmp.cmpfiles(folder, tmp_path / "other", files, shallow=False)[0] == []
 
 
-def test_what_is_there_is_left(folder: Path) -> None:
+def test_task_with_a_generator_alone_has_simple_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = GlueTask(name="plain", folder="Plain", texts=("a", "b"), label="y", labels=("0", "1"), generator=mrpc)
+    monkeypatch.setitem(GLUE, "plain", row)
+    write_miniature_glue(tmp_path / "glue", train=3, dev=2, test=2)
+    assert (tmp_path / "glue/Plain/test.tsv").read_text().startswith("index\ta\tb\n0\t")
+    assert {len(examples) for examples in read(tmp_path / "glue", "plain").values()} == {2, 3}
+
+
+def test_existing_folder_is_left_unchanged(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.tsv")}
     write_miniature_glue(folder, seed=1)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.tsv")} == before

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from taskrobust.nlp.glue.scores import GlueScores, score
+from taskrobust.nlp.glue.scores import METRICS, GlueScores, score
 from taskrobust.nlp.glue.tasks import GLUE
 
 TRIES = range(20)
@@ -25,7 +25,7 @@ def correlation(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
 BY_HAND = {
     "accuracy": lambda predictions, labels: np.mean(predictions == labels),
     "f1": f1,
-    "matthews": correlation,  # of two variables that are 0 or 1 it is Pearson's
+    "matthews": correlation,  # equal to Pearson's for two binary variables
     "pearson": correlation,
     "spearman": lambda predictions, labels: correlation(rankdata(predictions), rankdata(labels)),
 }
@@ -49,7 +49,7 @@ def test_metrics_are_those_of_their_formulas(metric: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("metric", ["f1", "matthews", "pearson", "spearman"])
-def test_constant_predictions_are_worth_nothing(metric: str) -> None:
+def test_constant_predictions_score_zero(metric: str) -> None:
     labels = np.array([0, 1, 1, 0])
     assert score(metric, np.zeros(4), labels) == 0
     assert score(metric, np.zeros(4), np.zeros(4)) == 0
@@ -62,7 +62,7 @@ def test_nearly_constant_predictions_raise_no_warning() -> None:
 
 @pytest.mark.parametrize("task", ["cola", "qqp", "stsb", "mnli"])
 @pytest.mark.parametrize("size", [1, 7, 64])
-def test_scores_do_not_depend_on_how_the_batches_are_cut(task: str, size: int) -> None:
+def test_scores_do_not_depend_on_the_batches(task: str, size: int) -> None:
     metrics = GLUE[task].metrics
     predictions, labels = drawn(metrics[0], seed=3)
     scores = GlueScores(GLUE[task])
@@ -88,7 +88,7 @@ def test_scores_are_over_the_examples_of_all_ranks(monkeypatch: pytest.MonkeyPat
     assert scores.compute() == {metric: score(metric, predictions, labels) for metric in ("spearman", "pearson")}
 
 
-def test_rank_without_a_batch_has_nothing_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_without_a_batch_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
 
     def all_gather_object(ranks: list[Any], own: Any) -> None:
@@ -100,6 +100,10 @@ def test_rank_without_a_batch_has_nothing_to_add(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("torch.distributed.all_gather_object", all_gather_object)
     assert GlueScores(GLUE["rte"]).compute() == {"accuracy": 0.5}
     assert [len(column) for column in given[0]] == [0, 0]
+
+
+def test_metrics_of_all_tasks_are_known() -> None:
+    assert {metric for task in GLUE.values() for metric in task.metrics} == set(METRICS) == set(BY_HAND)
 
 
 def test_headlines_are_those_of_the_paper() -> None:

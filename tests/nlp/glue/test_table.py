@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taskrobust.nlp.glue.submission import write_predictions
 from taskrobust.nlp.glue.table import GlueTable, run_path
 from taskrobust.nlp.glue.tasks import GLUE
 from taskrobust.training.results import Result, write_results
@@ -12,7 +11,7 @@ VALUES = {"cola": 0.5, "sst2": 0.9, "mrpc": 0.8, "qqp": 0.7, "stsb": 0.6, "mnli"
 
 
 def finish(output: Path, task: str, values: list[float]) -> None:
-    """Results as if the task had been fine-tuned with as many seeds."""
+    """Write results as if the task had been fine-tuned with one seed per value."""
     for seed, value in enumerate(values):
         folder = run_path(output, task, seed)
         folder.mkdir(parents=True)
@@ -77,35 +76,3 @@ def test_table_without_results_is_empty(tmp_path: Path) -> None:
 def test_median_seed_is_the_lower_one_in_the_middle(tmp_path: Path, values: list[float], seed: int) -> None:
     finish(tmp_path, "cola", values)
     assert GlueTable(tmp_path).rows["cola"].median_seed == seed
-
-
-@pytest.mark.parametrize(
-    ("task", "predictions", "lines"),
-    [
-        ("cola", [1, 0], ["1", "0"]),
-        ("mnli", [2, 0], ["contradiction", "entailment"]),
-        ("rte", [1, 0], ["not_entailment", "entailment"]),
-        ("stsb", [5.25, -0.1, 2.4564], ["5.000", "0.000", "2.456"]),
-    ],
-)
-def test_submissions_have_the_format_of_the_leaderboard(
-    tmp_path: Path, task: str, predictions: list[float], lines: list[str]
-) -> None:
-    ids = [str(10 + number) for number in range(len(lines))]
-    write_predictions(tmp_path / "new/file.tsv", GLUE[task], ids, np.array(predictions))
-    rows = [row.split("\t") for row in (tmp_path / "new/file.tsv").read_text().splitlines()]
-    assert rows == [["index", "prediction"], *([a, b] for a, b in zip(ids, lines, strict=True))]
-
-
-def test_files_of_a_submission_have_the_names_of_the_leaderboard() -> None:
-    assert [name for task in GLUE.values() for name in task.test] == [
-        "CoLA",
-        "SST-2",
-        "MRPC",
-        "QQP",
-        "STS-B",
-        "MNLI-m",
-        "MNLI-mm",
-        "QNLI",
-        "RTE",
-    ]

@@ -7,17 +7,17 @@ import nltk
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.straightforward_annotation import annotate_sentence
 from taskrobust.nlp.corpus.store import WORD_START
 from taskrobust.nlp.corpus.wordpiece import train_wordpiece
 from taskrobust.nlp.tagging import annotator as module
 from taskrobust.nlp.tagging.annotator import Annotator, annotate_tagged, load_sentence_splitter
-from taskrobust.nlp.tagging.reference import annotate_sentence
 from taskrobust.nlp.tagging.tagger import load_nltk_tagger
 from taskrobust.nlp.tagging.tagset import class_of_tag
 
 needs_books = pytest.mark.skipif(
     not {"NLTK_DATA", "TASKROBUST_DATA"} <= os.environ.keys(),
-    reason="NLTK_DATA and TASKROBUST_DATA name no folders with NLTK's tagger and the books",
+    reason="NLTK_DATA and TASKROBUST_DATA do not name folders with NLTK's tagger and the books",
 )
 
 
@@ -31,7 +31,7 @@ def annotator(small_tagger: Any, small_wordpiece: Any) -> Annotator:
 
 
 class SimpleTagger:
-    """Stands in for the tagger where a test says which word has which tag; in the form that FastTagger reads."""
+    """A tagger with the given tags, in the form that FastTagger reads."""
 
     def __init__(self, tags: dict[str, str]):
         self.tagdict = tags
@@ -52,7 +52,7 @@ def noise(count: int, seed: int = 0) -> list[str]:
     return ["".join(rng.choices(characters + words.split() * 3, k=rng.randint(1, 30))) for _ in range(count)]
 
 
-def test_ids_and_flags_are_those_of_the_straight_pipeline(
+def test_ids_and_flags_are_those_of_the_straightforward_pipeline(
     annotator: Annotator, small_tagger: Any, small_wordpiece: Any
 ) -> None:
     for sentence in noise(800):
@@ -62,7 +62,7 @@ def test_ids_and_flags_are_those_of_the_straight_pipeline(
         assert flags.tolist() == expected_flags, sentence
 
 
-def test_a_piece_takes_the_class_of_the_word_that_covers_its_first_character() -> None:
+def test_a_piece_has_the_class_of_the_word_that_covers_its_first_character() -> None:
     wordpiece = train_wordpiece(["i cannot go ."] * 10, vocab_size=60)
     tagger = SimpleTagger({"I": "PRP", "can": "MD", "not": "RB", "go": "VB", ".": "."})
     ids, flags, sentences, words = Annotator(tagger, wordpiece, whole)(["I cannot go."])
@@ -91,7 +91,7 @@ def test_documents_and_sentences_without_a_piece_are_left_out(annotator: Annotat
     assert sum(map(sum, annotated.sentences)) == len(annotated.ids) == len(annotated.flags)
 
 
-def test_a_forgotten_chunk_is_learned_again_alike(
+def test_forgetting_chunks_does_not_change_the_result(
     annotator: Annotator, documents: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = annotator(documents)
@@ -120,7 +120,7 @@ def test_tagged_documents_give_the_pieces_and_classes_of_their_words(small_wordp
 
 @needs_books
 @pytest.mark.realdata
-def test_books_are_annotated_as_by_the_straight_pipeline(tmp_path: Path) -> None:
+def test_books_are_annotated_as_by_the_straightforward_pipeline(tmp_path: Path) -> None:
     books = pq.read_table(Path(os.environ["TASKROBUST_DATA"]) / "text/books-validation.parquet")["text"].to_pylist()
     books = books[::60]
     wordpiece = train_wordpiece(books, vocab_size=3000)

@@ -8,7 +8,7 @@ import pytest
 from taskrobust.nlp.tagging.tagger import FastTagger, load_nltk_tagger, require_nltk_data
 
 needs_nltk_data = pytest.mark.skipif(
-    "NLTK_DATA" not in os.environ, reason="NLTK_DATA names no folder with NLTK's tagger"
+    "NLTK_DATA" not in os.environ, reason="NLTK_DATA does not name a folder with NLTK's tagger"
 )
 
 
@@ -66,7 +66,7 @@ def test_forgetting_the_words_leaves_the_tags_as_they_were(small_tagger: Any) ->
     assert tagger.tag_sents(sentences)[::-1] == before
 
 
-def test_missing_data_of_nltk_is_one_message_with_the_two_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_of_nltk_is_one_message_with_both_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nltk.data, "path", [])
     with pytest.raises(ValueError, match="averaged_perceptron_tagger_eng and punkt_tab, not found") as raised:
         load_nltk_tagger()

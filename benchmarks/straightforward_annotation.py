@@ -1,6 +1,6 @@
-"""What annotation means: the straight pipeline of NLTK and BertTokenizer, sentence by sentence.
+"""The straightforward annotation pipeline of NLTK and BertTokenizer, sentence by sentence.
 
-:class:`taskrobust.nlp.tagging.annotator.Annotator` gives the same, faster; tests and benchmarks compare the two.
+It defines the result of the faster :class:`taskrobust.nlp.tagging.annotator.Annotator`, which tests compare with it.
 """
 
 from typing import Any
@@ -12,15 +12,15 @@ from taskrobust.nlp.tagging.tagset import class_of_tag
 
 
 def annotate_sentence(sentence: str, tagger: Any, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Splits a sentence into WordPieces, each with the class of the word that covers its first character.
+    """Split a sentence into WordPieces, each with the class of the word that covers its first character.
 
     Args:
-        sentence: Text of one sentence; any run of whitespace counts as one space.
+        sentence: Text of one sentence. Runs of whitespace count as one space.
         tagger: An NLTK tagger for words of the Penn Treebank.
         tokenizer: A ``transformers.BertTokenizer``.
 
     Returns:
-        The ids of the pieces, and their flags: the class, plus ``WORD_START`` on the first piece of a word.
+        Ids and flags of the pieces. A flag is the class, plus ``WORD_START`` on the first piece of a word.
     """
     sentence = " ".join(sentence.split())
     splitter = nltk.tokenize.NLTKWordTokenizer()

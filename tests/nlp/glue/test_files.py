@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taskrobust.nlp.glue.reading import read_split
-from taskrobust.nlp.glue.tasks import GLUE, glue_tasks
+from taskrobust.nlp.glue.files import read_split, write_predictions
+from taskrobust.nlp.glue.scores import METRICS
+from taskrobust.nlp.glue.tasks import GLUE, GlueTask, glue_tasks
 
 MNLI = (
     "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\t"
@@ -69,6 +70,23 @@ def test_all_eight_tasks_are_read() -> None:
     assert {task for task, _ in EXPECTED} == set(GLUE)
 
 
+def test_task_is_one_row_of_the_table(glue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = GlueTask(
+        name="wnli", folder="WNLI", texts=("sentence1", "sentence2"), label="label", labels=("0", "1"), metrics=("f1",)
+    )
+    monkeypatch.setitem(GLUE, "wnli", row)
+    (glue / "WNLI").mkdir()
+    (glue / "WNLI/train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\t1\n")
+    (task,) = glue_tasks(["wnli"])
+    examples = read_split(str(glue), task, "train")
+    assert examples.labels is not None
+    assert (examples.texts, examples.labels.tolist()) == ((["A."], ["B."]), [1])
+    assert repr(examples) == "Examples(1 examples, 2 text columns, labels)"
+    assert task in glue_tasks(["all"])
+    assert (task.dev, task.test) == ({"wnli": "dev"}, {"WNLI": "test"})
+    assert set(task.metrics) <= METRICS.keys()
+
+
 @pytest.mark.parametrize(
     ("file", "text", "task", "message"),
     [
@@ -114,7 +132,7 @@ def test_error_names_file_line_and_column(glue: Path, file: str, text: str, task
 
 
 def write_qqp(glue: Path, split: str, whole: int) -> None:
-    """A file whose row in line 12 a line break has cut in two."""
+    """Write a file with the row of line 12 split in two."""
     rows = ["1\t2\t3\tWho?\tWhose?\t1"] * whole
     rows[10:10] = ["14\t3\t4\tCut in", "two?\tIs it?\t1"]
     header = FILES["QQP/train.tsv"].partition("\n")[0]
@@ -124,7 +142,7 @@ def write_qqp(glue: Path, split: str, whole: int) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_few_rows_that_are_cut_in_two_are_left_out_and_told_of(glue: Path, split: str) -> None:
+def test_a_few_split_rows_are_left_out_and_reported(glue: Path, split: str) -> None:
     write_qqp(glue, split, whole=2000)
     examples = read_split(str(glue), GLUE["qqp"], split)
     assert len(examples) == 2000
@@ -133,7 +151,7 @@ def test_few_rows_that_are_cut_in_two_are_left_out_and_told_of(glue: Path, split
     assert not read_split(str(glue), GLUE["mnli"], "train").left_out
 
 
-def test_many_rows_that_are_cut_in_two_are_an_error(glue: Path) -> None:
+def test_many_split_rows_are_an_error(glue: Path) -> None:
     write_qqp(glue, "train", whole=1000)
     message = (
         r"Expected 6 columns in at least 99.9% of the lines, as in the official file. 2 lines of .*QQP/train.tsv have "
@@ -150,13 +168,13 @@ def test_no_row_of_a_test_file_is_left_out(glue: Path) -> None:
 
 
 def test_missing_file_is_named(glue: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected the file .*QNLI/dev.tsv, there is none. Give --glue"):
+    with pytest.raises(ValueError, match=r"Expected the file .*QNLI/dev.tsv, got no such file. Point --glue"):
         read_split(str(glue), GLUE["qnli"], "dev")
 
 
 def test_other_bytes_than_utf8_are_named(glue: Path) -> None:
     (glue / "SST-2/train.tsv").write_bytes(b"sentence\tlabel\nfine\t1\nna\xefve\t1\n")
-    with pytest.raises(ValueError, match=r"Expected UTF-8 text, .*SST-2/train.tsv holds other bytes"):
+    with pytest.raises(ValueError, match=r"Expected UTF-8 text in .*SST-2/train.tsv, got other bytes after line \d"):
         read_split(str(glue), GLUE["sst2"], "train")
 
 
@@ -165,14 +183,14 @@ def test_unknown_task_is_named() -> None:
         glue_tasks(["cola", "wnli"])
 
 
-def test_all_stands_for_all_tasks() -> None:
+def test_all_gives_all_tasks() -> None:
     assert glue_tasks(["all"]) == list(GLUE.values())
     assert glue_tasks(["rte", "cola", "rte"]) == [GLUE["rte"], GLUE["cola"]]
 
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A data set of `datasets` in a folder, as a clone of nyu-mll/glue is one."""
+    """A folder that `datasets` loads, like a clone of nyu-mll/glue."""
     rows = {
         "mnli": ("validation_matched", {"premise": "It is.", "hypothesis": "It is not.", "label": 2, "idx": 0}),
         "qqp": ("test", {"question1": "Who?", "question2": "Whose?", "label": -1, "idx": 7}),
@@ -196,7 +214,7 @@ def test_data_sets_are_read(dataset: str) -> None:
     assert examples.labels.tolist() == [2]
 
 
-def test_test_split_of_a_data_set_has_indices_in_place_of_labels(dataset: str) -> None:
+def test_test_split_of_a_data_set_has_indices_instead_of_labels(dataset: str) -> None:
     examples = read_split(dataset, GLUE["qqp"], "test")
     assert (examples.labels, examples.ids) == (None, ["7"])
 
@@ -214,8 +232,42 @@ def test_missing_column_of_a_data_set_is_named(dataset: str) -> None:
 
 
 def test_missing_data_set_is_named(dataset: str) -> None:
-    with pytest.raises(ValueError, match=r"no folder of GLUE's TSV files here, and as a data set with the conf"):
+    with pytest.raises(
+        ValueError, match=r"Expected a folder of GLUE's TSV files or a data set with the configuration 'cola' and"
+    ):
         read_split(dataset, GLUE["cola"], "train")
+
+
+@pytest.mark.parametrize(
+    ("task", "predictions", "lines"),
+    [
+        ("cola", [1, 0], ["1", "0"]),
+        ("mnli", [2, 0], ["contradiction", "entailment"]),
+        ("rte", [1, 0], ["not_entailment", "entailment"]),
+        ("stsb", [5.25, -0.1, 2.4564], ["5.000", "0.000", "2.456"]),
+    ],
+)
+def test_submissions_have_the_format_of_the_leaderboard(
+    tmp_path: Path, task: str, predictions: list[float], lines: list[str]
+) -> None:
+    ids = [str(10 + number) for number in range(len(lines))]
+    write_predictions(tmp_path / "new/file.tsv", GLUE[task], ids, np.array(predictions))
+    rows = [row.split("\t") for row in (tmp_path / "new/file.tsv").read_text().splitlines()]
+    assert rows == [["index", "prediction"], *([a, b] for a, b in zip(ids, lines, strict=True))]
+
+
+def test_files_of_a_submission_have_the_names_of_the_leaderboard() -> None:
+    assert [name for task in GLUE.values() for name in task.test] == [
+        "CoLA",
+        "SST-2",
+        "MRPC",
+        "QQP",
+        "STS-B",
+        "MNLI-m",
+        "MNLI-mm",
+        "QNLI",
+        "RTE",
+    ]
 
 
 REAL = {
@@ -229,7 +281,7 @@ REAL = {
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif("TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA names no folder of real data")
+@pytest.mark.skipif("TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA does not name a folder of real data")
 @pytest.mark.parametrize("task", REAL)
 def test_real_files_have_the_known_numbers_of_examples(task: str) -> None:
     source = os.path.join(os.environ["TASKROBUST_DATA"], "glue")

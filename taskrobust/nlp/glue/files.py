@@ -1,4 +1,4 @@
-"""Where the sentences and labels of a GLUE task come from: folders of the official TSV files, or `datasets`."""
+"""Reads examples from the official TSV files or `datasets`, and writes predictions for the leaderboard."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,12 +8,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from taskrobust._io.atomic import write_atomically
 from taskrobust.nlp.glue.tasks import GlueTask
 
 HIGHEST_SCORE: Final = 5.0
-"""The scores of STS-B go from 0 to 5."""
+"""STS-B's scores range from 0 to 5."""
 
-_MOST_BROKEN: Final = 0.001  # of the lines
+_MOST_BROKEN: Final = 0.001
+"""Largest fraction of lines with too few columns that is left out instead of refused."""
 
 Labels = NDArray[np.int64] | NDArray[np.float32]
 
@@ -24,9 +26,9 @@ class Examples:
 
     Args:
         texts: One or two columns of N sentences.
-        labels: Class numbers or scores, [N]; None in a test split, where they are secret.
-        ids: What the leaderboard calls the examples of a test split, [N]; empty in other splits.
-        left_out: Which lines of the file are not among the examples, in a sentence; empty if all are.
+        labels: Class numbers or scores, [N]. None in a test split, whose labels are secret.
+        ids: Names of the examples on the leaderboard, [N]. Empty except in a test split.
+        left_out: A sentence about lines of the file that were left out. Empty if there are none.
     """
 
     texts: tuple[list[str], ...]
@@ -37,19 +39,23 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts[0])
 
+    def __repr__(self) -> str:
+        labels = "no labels" if self.labels is None else "labels"
+        return f"Examples({len(self)} examples, {len(self.texts)} text columns, {labels})"
+
 
 def read_split(source: str, task: GlueTask, split: str) -> Examples:
-    """Reads a split of a task.
+    """Read a split of a task.
 
     Args:
-        source: A folder with a folder of TSV files for each task, as the GLUE site and the leaderboard have them, or
-            the name or folder of a data set that ``datasets`` loads, such as "nyu-mll/glue".
+        source: A folder with one folder of official TSV files per task, or the name or folder of a data set that
+            ``datasets`` loads, such as "nyu-mll/glue".
         task: The task.
-        split: ``train``, or one of ``task.dev`` and ``task.test``.
+        split: ``train``, or one of the values of ``task.dev`` and ``task.test``.
 
     Raises:
-        ValueError: If there is no such file or data set, or it is not what it should be; the message names file, line
-            and column.
+        ValueError: If there is no such file or data set, or it has the wrong content. The message names file, line and
+            column.
     """
     folder, has_labels = Path(source).expanduser(), split not in task.test.values()
     if any(folder.glob("*/*.tsv")):
@@ -59,13 +65,13 @@ def read_split(source: str, task: GlueTask, split: str) -> Examples:
 
 def _read_tsv(path: Path, task: GlueTask, has_labels: bool) -> Examples:
     lines = _lines(path)
-    header = task.columns if has_labels and task.columns else next(lines, (1, []))[1]
+    header = task.columns if has_labels and not task.has_header else next(lines, (1, []))[1]
     wanted = [*task.texts, *([task.label] if has_labels else [])]
     missing = [column for column in wanted if column not in header]
     if missing:
         raise ValueError(
-            f"Expected the columns {wanted} in line 1 of {path}, got {list(header)} without {missing}. The files are "
-            "those of the GLUE site, separated by tabs."
+            f"Expected the columns {wanted} in line 1 of {path}, got {list(header)} without {missing}. Use the "
+            "tab-separated files of the GLUE site."
         )
     texts: tuple[list[str], ...] = tuple([] for _ in task.texts)
     places = [header.index(column) for column in task.texts]
@@ -99,11 +105,11 @@ def _read_tsv(path: Path, task: GlueTask, has_labels: bool) -> Examples:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The numbers and fields of the lines. A quotation mark is a character as any other in these files."""
+    """Number and fields of each line. Quotation marks have no special meaning in these files."""
     if not path.is_file():
         raise ValueError(
-            f"Expected the file {path}, there is none. Give --glue the folder that holds the folders of the tasks, and "
-            "--tasks those that are there."
+            f"Expected the file {path}, got no such file. Point --glue to the folder that holds the folders of the "
+            "tasks, and list in --tasks the tasks that are there."
         )
     number = 0
     with path.open(encoding="utf-8-sig", newline="\n") as stream:
@@ -111,7 +117,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             for number, line in enumerate(stream, start=1):
                 yield number, line.rstrip("\r\n").split("\t")
         except UnicodeDecodeError as error:
-            raise ValueError(f"Expected UTF-8 text, {path} holds other bytes after line {number}: {error}") from error
+            raise ValueError(f"Expected UTF-8 text in {path}, got other bytes after line {number}: {error}") from error
 
 
 def _label(text: str, task: GlueTask, place: str) -> float:
@@ -140,8 +146,8 @@ def _read_dataset(name: str, task: GlueTask, split: str, has_labels: bool) -> Ex
         rows = load_dataset(name, task.name, split=hub_split)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{name!r} is no folder of GLUE's TSV files here, and as a data set with the configuration {task.name!r} "
-            f"and the split {hub_split!r} it could not be loaded: {error}. Check the spelling and the network."
+            f"Expected a folder of GLUE's TSV files or a data set with the configuration {task.name!r} and the split "
+            f"{hub_split!r}, got {name!r}, which could not be loaded: {error}. Check the spelling and the network."
         ) from error
     place = f"the split {hub_split!r} of {task.name!r} in {name!r}"
     columns = task.hub_texts or task.texts
@@ -161,3 +167,21 @@ def _read_dataset(name: str, task: GlueTask, split: str, has_labels: bool) -> Ex
             f"Expected a label from 0 to {highest:g} in column 'label' of row {row} of {place}, got {labels[row]}."
         )
     return Examples(texts, labels, [])
+
+
+def write_predictions(path: Path, task: GlueTask, ids: list[str], predictions: NDArray[Any]) -> None:
+    """Write one file of a submission: a header, then index and prediction of each example.
+
+    Args:
+        path: The file. The leaderboard expects the names in ``task.test``.
+        task: The task.
+        ids: Names of the examples, [N].
+        predictions: Class numbers, or scores, which are clipped to the range from 0 to 5, [N].
+    """
+    if task.labels is None:
+        texts = [f"{score:.3f}" for score in np.clip(predictions, 0, HIGHEST_SCORE)]
+    else:
+        texts = [task.labels[int(number)] for number in predictions]
+    lines = ["index\tprediction", *(f"{index}\t{text}" for index, text in zip(ids, texts, strict=True))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "\n".join(lines) + "\n")

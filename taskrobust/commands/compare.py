@@ -5,12 +5,12 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-from taskrobust.report import formats
+from taskrobust.report import render
 from taskrobust.report.comparison import Statistic
 from taskrobust.report.page import Picture, html_page, markdown_page
 from taskrobust.report.plots import png
 from taskrobust.report.report import Report, make_report
-from taskrobust.report.sources import find_sources, labelled_folders
+from taskrobust.report.runs import find_sources, labelled_folders
 
 
 def compare(
@@ -59,12 +59,12 @@ def _write(report: Report, output: Path) -> None:
     pictures = {plot.name: Picture(png(plot.draw), png(plot.draw, dark=True)) for plot in plots}
     (output / "index.html").write_text(html_page(report, pictures))
     (output / "tables.md").write_text(markdown_page(report))
-    (output / "tables.tex").write_text("\n".join(map(formats.latex, tables)))
+    (output / "tables.tex").write_text("\n".join(map(render.latex, tables)))
     (output / "tables.json").write_text(
-        json.dumps({table.name: formats.json_value(table) for table in tables}, indent=2) + "\n"
+        json.dumps({table.name: render.json_value(table) for table in tables}, indent=2) + "\n"
     )
     for table in tables:
-        (output / f"{table.name}.csv").write_text(formats.csv_text(table))
+        (output / f"{table.name}.csv").write_text(render.csv_text(table))
     for name, picture in pictures.items():
         (output / f"{name}.png").write_bytes(picture.bright)
 
@@ -72,7 +72,7 @@ def _write(report: Report, output: Path) -> None:
 def _print(report: Report, console: Console) -> None:
     for section in report.sections:
         table = section.table
-        console.print(formats.rich_table(table))
+        console.print(render.rich_table(table))
         warnings = [f"Warning: {text}" for text in table.warnings]
         for text in (section.headline, *section.details, *warnings, *table.notes):
             style = "bold" if text == section.headline else "dim" if text in table.notes else ""

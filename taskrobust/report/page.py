@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Final, NamedTuple
 
-from taskrobust.report.cells import Row, Table
-from taskrobust.report.formats import cell_text, markdown
+from taskrobust.report.render import cell_text, markdown
 from taskrobust.report.report import Plot, Report, Section
+from taskrobust.report.tables import Row, Table
 
 
 class Picture(NamedTuple):

@@ -1,11 +1,18 @@
-import io
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+"""The plots of a comparison. A label looks the same in all of them."""
 
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Final
+
+from taskrobust.report.comparison import Compared
 from taskrobust.report.runs import RunRecord
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI: Final = 130
@@ -93,3 +100,154 @@ def _smooth(values: list[float], decay: float = 0.8) -> list[float]:
             mean, weight = decay * mean + (1 - decay) * value, decay * weight + (1 - decay)
         smoothed.append(mean / weight if value == value else value)
     return smoothed
+
+
+COLOURS: Final = ("#7f7f7f", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#9a6324", "#d55e00")
+"""Those of Okabe and Ito, which the color-blind can tell apart."""
+
+MARKERS: Final = "osD^vP*X"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a label is drawn."""
+
+    color: str
+    marker: str
+
+
+def styles(labels: Sequence[str]) -> dict[str, Style]:
+    """How each label is drawn, by its place; more than eight share colors."""
+    places = range(len(labels))
+    return {
+        label: Style(COLOURS[i % len(COLOURS)], MARKERS[(i + i // 8) % len(MARKERS)])
+        for i, label in zip(places, labels, strict=True)
+    }
+
+
+def draw_gain_and_cost(compared: Compared, look: Mapping[str, Style]) -> "Figure":
+    """Gain in the worst case against gain in the mean, a point a label, with the spread over runs as bars.
+
+    Args:
+        compared: The comparison, of at least two labels.
+        look: How the labels are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    comparison = compared.comparison
+    quantity = comparison.quantity
+    figure = Figure((8, 4.8), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    axis.axhline(0, color="gray", linewidth=0.8)
+    axis.axvline(0, color="gray", linewidth=0.8)
+    for label, standing in comparison.standings.items():
+        axis.errorbar(
+            standing.mean_gain,
+            standing.worst_gain,
+            xerr=_bar(standing.mean.spread),
+            yerr=_bar(standing.worst.spread),
+            linestyle="none",
+            markersize=9,
+            capsize=3,
+            elinewidth=1,
+            label=f"{label} (baseline)" if label == comparison.baseline else label,
+            **vars(look[label]),
+        )
+    axis.margins(0.15)
+    axis.set_xlim(_with_both_signs(*axis.get_xlim()))
+    axis.set_ylim(_with_both_signs(*axis.get_ylim()))
+    axis.set_xlabel(f"gain in the mean over {comparison.baseline} (left of 0: the cost)")
+    axis.set_ylabel(f"gain in the {quantity.extreme} {quantity.noun}")
+    _name_corners(axis)
+    axis.grid(alpha=0.25)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def draw_gains(compared: Compared, look: Mapping[str, Style]) -> "Figure":
+    """Gain of each task over the baseline, with the spread over runs as bars and that of the baseline as a band.
+
+    Args:
+        compared: The comparison, of at least two labels.
+        look: How the labels are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    comparison = compared.comparison
+    at_baseline = comparison.estimates[comparison.baseline]
+    tasks = [task for task in compared.names if task in at_baseline]
+    others = [label for label in comparison.labels if label != comparison.baseline]
+    height = 1.4 + len(tasks) * max(0.4, 0.16 * len(others))
+    figure = Figure((8, height), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    for place, task in enumerate(tasks):
+        band = _bar(at_baseline[task].spread)
+        axis.fill_betweenx([place - 0.42, place + 0.42], -band, band, color="gray", alpha=0.25, linewidth=0)
+    for rank, label in enumerate(others):
+        estimates = comparison.estimates[label]
+        offset = 0.7 * ((rank + 0.5) / len(others) - 0.5)
+        places = [place for place, task in enumerate(tasks) if task in estimates]
+        axis.errorbar(
+            [comparison.gain(label, tasks[place]) for place in places],
+            [place + offset for place in places],
+            xerr=[_bar(estimates[tasks[place]].spread) for place in places],
+            linestyle="none",
+            capsize=2,
+            elinewidth=1,
+            label=label,
+            **vars(look[label]),
+        )
+    axis.axvline(0, color="gray", linewidth=0.8)
+    axis.set_yticks(range(len(tasks)), [compared.names[task] for task in tasks])
+    axis.invert_yaxis()
+    axis.set_xlabel(f"gain over {comparison.baseline}, right is better (band: spread of {comparison.baseline})")
+    axis.grid(axis="x", alpha=0.25)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def draw_effective_tasks(runs: Mapping[str, Sequence[RunRecord]], look: Mapping[str, Style]) -> "Figure":
+    """Effective number of tasks over steps: the mean of a label's runs, in a band from the least to the most.
+
+    Args:
+        runs: The runs of each label.
+        look: How the labels are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure((8, 3.6), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    for label, records in runs.items():
+        by_step = [{line["step"]: line["effective_tasks"] for line in record.training} for record in records]
+        steps = [step for step in by_step[0] if all(of_run.get(step) is not None for of_run in by_step)]
+        values = [[of_run[step] for of_run in by_step] for step in steps]
+        color = look[label].color
+        axis.plot(steps, [fmean(of_step) for of_step in values], color=color, label=label)
+        lowest, highest = [min(of_step) for of_step in values], [max(of_step) for of_step in values]
+        axis.fill_between(steps, lowest, highest, color=color, alpha=0.2, linewidth=0)
+    axis.set_xlabel("step")
+    axis.set_ylabel("effective number of tasks")
+    axis.grid(alpha=0.25)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def _bar(spread: float) -> float:
+    return 0.0 if math.isnan(spread) else spread
+
+
+def _with_both_signs(low: float, high: float) -> tuple[float, float]:
+    """Limits that leave room for the name of a corner on both sides of 0."""
+    return min(low, -0.4 * high), max(high, -0.4 * low)
+
+
+def _name_corners(axis: "Axes") -> None:
+    corners: dict[tuple[float, float], str] = {
+        (0.015, 0.98): "better in the worst case,\nworse in the mean",
+        (0.985, 0.98): "better in both",
+        (0.015, 0.02): "worse in both",
+        (0.985, 0.02): "worse in the worst case,\nbetter in the mean",
+    }
+    for (x, y), text in corners.items():
+        place: dict[str, Any] = {"ha": "left" if x < 0.5 else "right", "va": "bottom" if y < 0.5 else "top"}
+        axis.text(x, y, text, transform=axis.transAxes, fontsize=8, color="gray", **place)

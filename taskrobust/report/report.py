@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from taskrobust.report.cells import Table
-from taskrobust.report.compared import Compared
-from taskrobust.report.comparison import Statistic
-from taskrobust.report.comparison_plots import Style, draw_effective_tasks, draw_gain_and_cost, draw_gains, styles
-from taskrobust.report.comparison_tables import comparison_table, cost_table
-from taskrobust.report.plots import draw_risks_and_weights
-from taskrobust.report.risks import compare_risks
-from taskrobust.report.runs import mean_run
-from taskrobust.report.scores import compare_scores
-from taskrobust.report.sources import Source
+from taskrobust.report.comparison import Compared, Statistic, compare_risks, compare_scores
+from taskrobust.report.plots import (
+    Style,
+    draw_effective_tasks,
+    draw_gain_and_cost,
+    draw_gains,
+    draw_risks_and_weights,
+    styles,
+)
+from taskrobust.report.runs import Source, mean_run
+from taskrobust.report.tables import Table, comparison_table, cost_table
 from taskrobust.report.verdict import details, headline
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from taskrobust.report.compared import Compared
-from taskrobust.report.comparison import Comparison, Estimate, Standing
+from taskrobust.report.comparison import Compared, Comparison, Estimate, Standing
 
 
 def headline(compared: Compared) -> str:

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from taskrobust._io.paths import find_config
 from taskrobust.report.plots import plot_risks_and_weights
+from taskrobust.report.render import HeldOutTable
 from taskrobust.report.runs import read_run
-from taskrobust.report.tables import HeldOutTable
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import Run, available_cores
 from taskrobust.training.device import DeviceConfig

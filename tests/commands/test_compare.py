@@ -9,9 +9,9 @@ import pytest
 from matplotlib import image
 
 from taskrobust.commands.compare import compare
-from taskrobust.report.formats import json_value
+from taskrobust.report.render import json_value
 from taskrobust.report.report import make_report
-from taskrobust.report.sources import find_source, labelled_folders
+from taskrobust.report.runs import find_source, labelled_folders
 
 Write = Callable[..., Path]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from taskrobust.report.sources import find_source, find_sources, labelled_folders
+from taskrobust.report.runs import find_source, find_sources, labelled_folders
 
 Write = Callable[..., Path]
 

@@ -6,8 +6,8 @@ import re
 
 from rich.console import Console
 
-from taskrobust.report.cells import Cell, Row, Table
-from taskrobust.report.formats import cell_text, csv_text, json_value, latex, markdown, rich_table
+from taskrobust.report.render import cell_text, csv_text, json_value, latex, markdown, rich_table
+from taskrobust.report.tables import Cell, Row, Table
 
 TABLE = Table(
     name="held_out",

@@ -3,12 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from taskrobust.report.compared import Compared
-from taskrobust.report.comparison_tables import comparison_table, cost_table
-from taskrobust.report.formats import json_value
-from taskrobust.report.risks import compare_risks
-from taskrobust.report.scores import GLUE_EIGHT, compare_scores
-from taskrobust.report.sources import Source, find_source
+from taskrobust.report.comparison import GLUE_EIGHT, Compared, compare_risks, compare_scores
+from taskrobust.report.render import json_value
+from taskrobust.report.runs import Source, find_source
+from taskrobust.report.tables import comparison_table, cost_table
 from taskrobust.report.verdict import details, headline
 
 Write = Callable[..., Path]

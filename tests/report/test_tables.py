@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from taskrobust.report.render import HeldOutTable
 from taskrobust.report.runs import read_run
-from taskrobust.report.tables import HeldOutTable
 
 
 def write_run(folder: Path, risks: dict[str, float]) -> Path:

@@ -92,7 +92,8 @@ def test_steps_of_the_paper_have_as_many_samples_on_any_number_of_processes(
 
 def test_samples_that_cannot_be_shared_out_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"^Expected processes that share 256 samples, .*paper-base.yaml, evenly, got 3"
+        ValueError,
+        match=r"^Expected a number of processes that divides the 256 samples .*paper-base.yaml evenly, got 3",
     ):
         table1.reproduce_table1("paper", tmp_path, processes=3)
 

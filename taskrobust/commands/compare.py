@@ -20,22 +20,22 @@ def compare(
     statistic: Statistic = "mean",
     missing: Literal["error", "warn"] = "error",
 ) -> None:
-    """Compare runs, such as of different weightings: which is best in the worst case, and what that costs.
+    """Compare runs, such as of several weightings: which is best in the worst case, and its cost in the mean.
 
-    Writes index.html, one page with everything; tables.md, tables.tex, tables.json and a CSV file for each table; and
-    the plots as PNG files.
+    Writes a page with all results (index.html), the tables (tables.md, tables.tex, tables.json and a CSV file for each
+    table), and the plots as PNG files.
 
     Args:
-        runs: LABEL=FOLDER for each run. A folder may be of a pre-training run or of a fine-tuning run, or hold any
-            number of both. A label that comes several times, or whose folder holds several runs, has several seeds.
+        runs: LABEL=FOLDER for each run. A folder is a pre-training run or a fine-tuning run, or contains any number of
+            both. The runs of a label are its seeds: repeat the label, or name a folder that contains several runs.
             FOLDER alone is labeled by its name, without -seed and a number at the end.
         output: Folder of the results.
-        baseline: Label that gains are over. None takes the first.
-        statistic: What a table shows of several seeds: their mean or their median.
-        missing: What a label without a run is: an ``error``, or a warning in the report if another label has one.
+        baseline: Label that gains are over. Defaults to the first.
+        statistic: Center of several seeds: their mean or their median.
+        missing: How to treat a label without a run: as an ``error``, or with a warning in the report.
 
     Raises:
-        ValueError: If there is no run of a label, or of any with missing='warn', or no label is that of the baseline.
+        ValueError: If a label (with missing='warn', every label) has no run, or the baseline is not a label.
     """
     labels = list(labelled_folders(runs))
     baseline = labels[0] if baseline is None else baseline
@@ -66,7 +66,7 @@ def _write(report: Report, output: Path) -> None:
     for table in tables:
         (output / f"{table.name}.csv").write_text(render.csv_text(table))
     for name, picture in pictures.items():
-        (output / f"{name}.png").write_bytes(picture.bright)
+        (output / f"{name}.png").write_bytes(picture.light)
 
 
 def _print(report: Report, console: Console) -> None:

@@ -29,6 +29,8 @@ NO_MODEL: Final = "none"
 """What is given as the model where nothing was pre-trained."""
 
 _MODALITIES: Final[dict[str, Modality]] = {"rgb": Rgb(), "depth": Depth()}
+_TABLE_2: Final = {"classification": "Cls", "semseg": "Semseg", "depth": "Depth"}
+"""Titles of the tasks in the paper's Table 2, in its order."""
 
 
 @dataclass(kw_only=True)
@@ -183,6 +185,8 @@ def finetune_vision(
     scores = trainer.reported[split].scores
     result = Result(
         task=task.name,
+        title=_TABLE_2.get(task.name, task.name),
+        place=[*_TABLE_2, task.name].index(task.name),
         metric=task.headline,
         value=scores[task.headline],
         metrics=scores,

@@ -1,17 +1,14 @@
-"""Tables as text: Markdown, CSV, JSON, LaTeX, and for the terminal."""
+"""Render tables as Markdown, CSV, JSON and LaTeX, and for the terminal."""
 
 import csv
 import io
-import json
 import math
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from taskrobust.report.runs import RunRecord
+from taskrobust._io.tables import markdown_table
 from taskrobust.report.tables import Cell, Row, Table
 
 MISSING: Final = "–"  # noqa: RUF001
@@ -30,7 +27,7 @@ _LATEX: Final = str.maketrans(
 
 
 def cell_text(cell: Cell, row: Row) -> str:
-    """A cell as a reader sees it: 53.2 ± 1.1."""
+    """The text of a cell, such as 53.2 ± 1.1."""
     if cell.value is None:
         return MISSING
     if isinstance(cell.value, str):
@@ -40,18 +37,17 @@ def cell_text(cell: Cell, row: Row) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, the best value of a row in bold, without title and notes."""
-    lines = [["", *table.columns], ["---", *["---:"] * len(table.columns)]]
+    """The table in Markdown, without title and notes. The best value of each row is bold."""
+    rows = []
     for row in table.rows:
         texts = [cell_text(cell, row) for cell in row.cells]
         bold = [f"**{text}**" if cell.best else text for text, cell in zip(texts, row.cells, strict=True)]
-        lines.append([row.name, *bold])
-    escaped = ([text.replace("|", "\\|") for text in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+        rows.append([row.name, *bold])
+    return markdown_table(["", *table.columns], rows)
 
 
 def csv_text(table: Table) -> str:
-    """The table in CSV, one line a cell, numbers unrounded: row, label, value, spread."""
+    """The table in CSV, one line per cell: row, label, value, spread. Numbers are not rounded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "label", "value", "spread"])
@@ -62,7 +58,7 @@ def csv_text(table: Table) -> str:
 
 
 def json_value(table: Table) -> dict[str, Any]:
-    """The table as a JSON object, numbers unrounded."""
+    """The table as a JSON object. Numbers are not rounded."""
     rows = {
         row.name: {
             label: {
@@ -85,7 +81,7 @@ def json_value(table: Table) -> dict[str, Any]:
 
 
 def latex(table: Table) -> str:
-    """The table in LaTeX, for the package booktabs: one line a label, as in the paper's tables."""
+    """The table in LaTeX, for the package booktabs, with one line per label as in the paper's tables."""
     header = " & ".join(["", *(_escape(row.name) for row in table.rows)])
     lines = [
         r"\begin{table}",
@@ -104,7 +100,7 @@ def latex(table: Table) -> str:
 
 
 def rich_table(table: Table) -> RichTable:
-    """The table for a terminal, the best value of a row in bold."""
+    """The table for a terminal. The best value of each row is bold."""
     rich = RichTable(title=table.title, title_justify="left")
     rich.add_column("")
     for label in table.columns:
@@ -129,48 +125,5 @@ def _escape(text: str) -> str:
 
 
 def _number(value: float | str | None) -> float | str | None:
-    """JSON has no NaN."""
+    """None in place of NaN and infinity, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class HeldOutTable:
-    """Held-out risk of each task, their mean and the worst, one column a run, from the runs' last evaluations.
-
-    Args:
-        runs: The runs, of the same tasks.
-    """
-
-    def __init__(self, runs: Sequence[RunRecord]) -> None:
-        self.columns = {run.label: run.held_out[-1] for run in runs}
-        tasks = dict.fromkeys(task for line in self.columns.values() for task in line["risks"])
-        lines = list(self.columns.values())
-        risks = [self._row(task, [line["risks"].get(task) for line in lines]) for task in tasks]
-        self.table = Table(
-            name="held_out",
-            title="Held-out risk",
-            columns=tuple(self.columns),
-            rows=(
-                *risks,
-                self._row("mean", [line["mean"] for line in lines], starts_section=True),
-                self._row("worst", [line["worst"] for line in lines]),
-                Row("worst task", tuple(Cell(line["worst_task"]) for line in lines)),
-            ),
-        )
-
-    def rich(self) -> RichTable:
-        """The table for a terminal."""
-        return rich_table(self.table)
-
-    def markdown(self) -> str:
-        """The table in Markdown."""
-        return markdown(self.table)
-
-    def save(self, folder: Path) -> None:
-        """Write table.md and table.json."""
-        (folder / "table.md").write_text(self.markdown())
-        (folder / "table.json").write_text(json.dumps(self.columns, indent=2) + "\n")
-
-    def _row(self, name: str, values: Sequence[float | None], starts_section: bool = False) -> Row:
-        best = min((value for value in values if value is not None), default=None)
-        cells = tuple(Cell(value, best=value is not None and value == best) for value in values)
-        return Row(name, cells, ".3f", starts_section)

@@ -1,21 +1,29 @@
-"""The tables of a comparison: cells by row and label, whatever they are written as."""
+"""The tables of a comparison, independent of how they are rendered."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from taskrobust.report.comparison import GLUE_EIGHT, MISMATCHED, Compared, Comparison, Estimate
-from taskrobust.report.runs import MeasuredCost, Source, speed_of
+from taskrobust.report.comparison import Comparison, Estimate
+from taskrobust.report.runs import RunRecord, Source
+from taskrobust.training.results import StepCost
+
+_DIFFERENT_KINDS: Final = (
+    "The lowest score is the lowest value of a column. Scores of different kinds, such as accuracy and correlation, "
+    "are not on one scale; the smallest gain over the baseline is the worst case that does not compare them."
+)
+_GLUE: Final = 8
+"""Number of tasks in GLUE's average avg8; avg9 includes MNLI's mismatched genres."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell.
+    """A cell.
 
     Args:
-        value: A number, a name, or None where there is none.
-        spread: Standard deviation over runs, NaN where there is none.
+        value: A number, a name, or None if there is none.
+        spread: Standard deviation over runs, NaN if unknown.
         best: Whether it is the best value of its row.
         close: Whether it is a gain within the spread.
     """
@@ -34,7 +42,7 @@ class Row:
         name: Name of the row.
         cells: The cells.
         spec: Format of its numbers, such as ``+.1f``.
-        starts_section: Whether a line is drawn above it.
+        starts_section: Whether a line separates it from the row above.
     """
 
     name: str
@@ -49,7 +57,7 @@ class Table:
 
     Args:
         name: Name of its file.
-        title: What it shows, with the unit.
+        title: Its content, with the unit.
         columns: Labels of the columns.
         rows: The rows.
         notes: Sentences on how to read it.
@@ -64,48 +72,42 @@ class Table:
     warnings: tuple[str, ...] = ()
 
 
-DIFFERENT_KINDS: Final = (
-    "The lowest score is the lowest value of a column. Scores of different kinds, such as accuracy and correlation, "
-    "are not on one scale; the smallest gain over the baseline is the worst case that does not compare them."
-)
-
-
-def comparison_table(compared: Compared, name: str, title: str) -> Table:
-    """Each task, mean and worst, and the gains over the baseline, one column a label.
+def comparison_table(comparison: Comparison, name: str, title: str) -> Table:
+    """Each task, mean and worst case, and the gains over the baseline, with one column per label.
 
     Args:
-        compared: The comparison.
+        comparison: The comparison.
         name: Name of the table's file.
-        title: What it shows, with the unit.
+        title: Its content, with the unit.
     """
-    comparison = compared.comparison
-    rows = []
-    for task, task_name in compared.names.items():
-        estimates = [comparison.estimates[label].get(task) for label in comparison.labels]
-        rows.append(_estimate_row(task_name, estimates, comparison))
+    estimates, labels = comparison.estimates, comparison.labels
+    rows = [
+        _estimate_row(task_title, [estimates[label].get(task) for label in labels], comparison)
+        for task, task_title in comparison.titles.items()
+    ]
     if comparison.standings:
-        rows += [*_standing_rows(compared), *_gain_rows(compared)]
-    runs = tuple(Cell(_number_of_runs(comparison, label)) for label in comparison.labels)
+        rows += [*_standing_rows(comparison), *_gain_rows(comparison)]
+    runs = tuple(Cell(_number_of_runs(comparison, label)) for label in labels)
     rows.append(Row("runs", runs, starts_section=True))
-    return Table(name, title, tuple(comparison.labels), tuple(rows), tuple(_notes(compared)), tuple(compared.warnings))
+    return Table(name, title, tuple(labels), tuple(rows), tuple(_notes(comparison)), tuple(comparison.warnings))
 
 
 def cost_table(sources: Sequence[Source], baseline: str) -> Table | None:
-    """What a step of pre-training costs, one column a label; None where nothing is known of it.
+    """The cost of a pre-training step, with one column per label; None if nothing is known.
 
     Args:
         sources: All labels.
         baseline: The label that others are divided by.
     """
-    speeds = {s.label: [speed for run in s.pretraining.values() if (speed := speed_of(run))] for s in sources}
-    costs = {source.label: source.costs for source in sources if source.costs}
-    labels = tuple(label for label in speeds if speeds[label] or label in costs)
+    logged = {source.label: [run for run in source.pretraining.values() if run.training] for source in sources}
+    costs = {source.label: source.costs for source in sources}
+    labels = tuple(label for label in logged if logged[label] or costs[label])
     if not labels:
         return None
     rows, notes = [], []
-    if any(speeds.values()):
-        seconds = [_center([1e3 * speed.seconds_per_step for speed in speeds[label]]) for label in labels]
-        samples = [_center([speed.samples_per_second for speed in speeds[label]]) for label in labels]
+    if any(logged.values()):
+        seconds = [_center([1e3 * run.seconds_per_step for run in logged[label]]) for label in labels]
+        samples = [_center([run.samples_per_second for run in logged[label]]) for label in labels]
         rows += [
             Row("samples per second", _cells(samples)),
             Row("ms per step", _cells(seconds)),
@@ -115,41 +117,66 @@ def cost_table(sources: Sequence[Source], baseline: str) -> Table | None:
             "Speed: median over the lines of metrics.jsonl, then mean ± standard deviation over runs. Runs that shared "
             "a machine slowed each other down."
         )
-    if costs:
-        rows += _measured_rows(labels, [costs.get(label, []) for label in labels], baseline)
-        notes.append("Step cost: a step without loading data, as taskrobust step-cost timed it in cost.json.")
-    return Table("cost", "Cost of a step of pre-training", labels, tuple(rows), tuple(notes))
+    if any(costs.values()):
+        rows += _measured_rows(labels, [costs[label] for label in labels], baseline)
+        notes.append("Step cost: a step without data loading, as measured by taskrobust step-cost in cost.json.")
+    return Table("cost", "Cost of a pre-training step", labels, tuple(rows), tuple(notes))
+
+
+def held_out_table(runs: Sequence[RunRecord]) -> Table:
+    """Held-out risk of each task, their mean and the worst at the last evaluations, with one column per run.
+
+    Args:
+        runs: The runs, of the same tasks.
+    """
+    lines = [run.held_out[-1] for run in runs]
+    tasks = dict.fromkeys(task for line in lines for task in line["risks"])
+    return Table(
+        name="held_out",
+        title="Held-out risk",
+        columns=tuple(run.label for run in runs),
+        rows=(
+            *(_risk_row(task, [line["risks"].get(task) for line in lines]) for task in tasks),
+            _risk_row("mean", [line["mean"] for line in lines], starts_section=True),
+            _risk_row("worst", [line["worst"] for line in lines]),
+            Row("worst task", tuple(Cell(line["worst_task"]) for line in lines)),
+        ),
+    )
+
+
+def _risk_row(name: str, risks: Sequence[float | None], starts_section: bool = False) -> Row:
+    best = min((risk for risk in risks if risk is not None), default=None)
+    return Row(name, tuple(Cell(risk, best=risk is not None and risk == best) for risk in risks), ".3f", starts_section)
 
 
 def _estimate_row(
     name: str, estimates: Sequence[Estimate | None], comparison: Comparison, starts_section: bool = False
 ) -> Row:
-    quantity = comparison.quantity
-    values = [estimate.value for estimate in estimates if estimate]
-    best = (max if quantity.larger_is_better else min)(values)
+    best = comparison.quantity.best(estimate.value for estimate in estimates if estimate)
     cells = tuple(
         Cell(estimate.value, estimate.spread, best=estimate.value == best) if estimate else Cell(None)
         for estimate in estimates
     )
-    return Row(name, cells, f".{quantity.decimals}f", starts_section)
+    return Row(name, cells, f".{comparison.quantity.decimals}f", starts_section)
 
 
-def _standing_rows(compared: Compared) -> list[Row]:
-    comparison = compared.comparison
+def _standing_rows(comparison: Comparison) -> list[Row]:
     standings = [comparison.standings[label] for label in comparison.labels]
-    name = "avg8" if set(comparison.compared) == set(GLUE_EIGHT) else f"mean of {len(comparison.compared)}"
+    number = len(comparison.compared)
+    also = [task for task in comparison.also if all(task in tasks for tasks in comparison.values.values())]
+    is_glue = also and number == _GLUE
+    name = f"avg{number}" if is_glue else f"mean of {number}"
     rows = [_estimate_row(name, [standing.mean for standing in standings], comparison, starts_section=True)]
-    if name == "avg8" and all(MISMATCHED in comparison.values[label] for label in comparison.labels):
-        means = [comparison.mean(label, [*comparison.compared, MISMATCHED]) for label in comparison.labels]
-        rows.append(_estimate_row("avg9", means, comparison))
+    if is_glue:
+        means = [comparison.mean(label, [*comparison.compared, *also]) for label in comparison.labels]
+        rows.append(_estimate_row(f"avg{number + len(also)}", means, comparison))
     worst = f"{comparison.quantity.extreme} {comparison.quantity.noun}"
     rows.append(_estimate_row(worst, [standing.worst for standing in standings], comparison))
-    rows.append(Row(f"task of the {worst}", tuple(Cell(compared.names[standing.worst_task]) for standing in standings)))
-    return rows
+    tasks = tuple(Cell(comparison.titles[standing.worst_task]) for standing in standings)
+    return [*rows, Row(f"task of the {worst}", tasks)]
 
 
-def _gain_rows(compared: Compared) -> list[Row]:
-    comparison = compared.comparison
+def _gain_rows(comparison: Comparison) -> list[Row]:
     others = {label: comparison.standings[label] for label in comparison.labels if label != comparison.baseline}
     if not others:
         return []
@@ -171,23 +198,22 @@ def _gain_rows(compared: Compared) -> list[Row]:
             for label in comparison.labels
         )
         rows.append(Row(name, cells, f"+z.{comparison.quantity.decimals}f", starts_section=not rows))
-    tasks = (compared.names[others[label].least_gain_task] if label in others else None for label in comparison.labels)
-    return [*rows, Row("task of the smallest gain", tuple(Cell(task) for task in tasks))]
+    tasks = {label: comparison.titles[standing.least_gain_task] for label, standing in others.items()}
+    return [*rows, Row("task of the smallest gain", tuple(Cell(tasks.get(label)) for label in comparison.labels))]
 
 
-def _notes(compared: Compared) -> list[str]:
-    comparison = compared.comparison
+def _notes(comparison: Comparison) -> list[str]:
     several = max(estimate.runs for tasks in comparison.estimates.values() for estimate in tasks.values()) > 1
-    notes = list(compared.notes)
+    notes = list(comparison.notes)
     if several:
         notes.append(f"{comparison.statistic.capitalize()} over runs ± standard deviation.")
     if comparison.standings and len(comparison.labels) > 1:
         better = "higher" if comparison.quantity.larger_is_better else "lower"
-        notes.append(f"Gains are over {comparison.baseline}, positive is better ({better} {comparison.quantity.noun}).")
+        notes.append(f"Gains are over {comparison.baseline}; positive is better ({better} {comparison.quantity.noun}).")
         if several:
-            notes.append("≈: within the spread, as the two intervals of value ± spread overlap.")
+            notes.append("≈: within the spread (the intervals of value ± spread overlap).")
     if comparison.quantity.larger_is_better and comparison.standings:
-        notes.append(DIFFERENT_KINDS)
+        notes.append(_DIFFERENT_KINDS)
     return notes
 
 
@@ -196,7 +222,7 @@ def _number_of_runs(comparison: Comparison, label: str) -> str:
     return str(min(numbers)) if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
 
 
-def _measured_rows(labels: Sequence[str], costs: Sequence[Sequence[MeasuredCost]], baseline: str) -> list[Row]:
+def _measured_rows(labels: Sequence[str], costs: Sequence[Sequence[StepCost]], baseline: str) -> list[Row]:
     flops = [_center([cost.flops_per_step / 1e9 for cost in of_label]) for of_label in costs]
     seconds = [_center([1e3 * cost.seconds_per_step for cost in of_label]) for of_label in costs]
     sizes = [", ".join({str(cost.batch_size): None for cost in of_label}) or None for of_label in costs]

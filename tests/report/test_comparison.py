@@ -47,7 +47,10 @@ def test_mean_and_worst_are_over_the_tasks_that_all_labels_have() -> None:
     comparison = Comparison(runs, ["a", "b"], "average", SCORE)
     assert comparison.compared == ["b"]
     assert comparison.standings["average"].mean.value == 20.0
-    assert comparison.missing("minimax") == ["a"]
+    assert comparison.warnings == [
+        "minimax lacks a.",
+        "Mean, worst case and gains are over the tasks that all labels have: b.",
+    ]
 
 
 def test_labels_without_a_common_task_have_no_standing() -> None:

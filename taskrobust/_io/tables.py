@@ -1,4 +1,4 @@
-"""Tables of text: in Markdown, and on the screen."""
+"""Tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
 
@@ -23,22 +23,3 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: 
     escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     table = "".join(f"| {' | '.join(line)} |\n" for line in escaped)
     return f"{title}:\n\n{table}" if title else table
-
-
-def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> None:
-    """Print a table on the screen: the first column flush left, the others flush right.
-
-    Args:
-        header: Names of the columns.
-        rows: Cells, row by row.
-        title: Line above the table.
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from taskrobust._io.tables import markdown_table, show_table
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
 from taskrobust.studies.pretext.cells import Cells
 from taskrobust.studies.pretext.cifar10 import (
     SLIDES,

@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from taskrobust._io.tables import markdown_table, show_table
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
 from taskrobust.studies.pretext.cells import Cells
 from taskrobust.studies.pretext.plots import plot_synthetic
 from taskrobust.studies.pretext.synthetic import CURVES, Errors, measure

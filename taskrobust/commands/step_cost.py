@@ -12,9 +12,10 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from taskrobust._io.tables import markdown_table, show_table
+from taskrobust._io.tables import markdown_table
 from taskrobust.commands.pretrain_mae import MaeShape
 from taskrobust.loss import MultiTaskLoss
+from taskrobust.report.render import show_table
 from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.optim import OptimConfig, make_optimizer
 from taskrobust.training.results import StepCost, write_cost

@@ -4,7 +4,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from taskrobust._io.tables import markdown_table, show_table
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
 from taskrobust.studies.theory.algorithm import Iterates, softmax_weighted_gradient_descent, take
 from taskrobust.studies.theory.baselines import (
     accelerated_log_sum_exp,

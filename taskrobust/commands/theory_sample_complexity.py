@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from taskrobust._io.tables import markdown_table, show_table
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
 from taskrobust.studies.theory.plots import plot_samples
 from taskrobust.studies.theory.results import save
 from taskrobust.studies.theory.sample_complexity import (

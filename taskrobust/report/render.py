@@ -3,8 +3,10 @@
 import csv
 import io
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -111,6 +113,22 @@ def rich_table(table: Table) -> RichTable:
         texts = (Text(cell_text(cell, row), style="bold" if cell.best else "") for cell in row.cells)
         rich.add_row(Text(row.name), *texts)
     return rich
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> None:
+    """Print a table of texts in the terminal: the first column flush left, the others flush right.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells, row by row.
+        title: Line above the table.
+    """
+    rich = RichTable(title=title, title_justify="left")
+    for number, name in enumerate(header):
+        rich.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        rich.add_row(*row)
+    Console().print(rich)
 
 
 def _latex_cell(cell: Cell, row: Row) -> str:

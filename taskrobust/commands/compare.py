@@ -10,7 +10,7 @@ from taskrobust.report.comparison import Statistic
 from taskrobust.report.page import Picture, html_page, markdown_page
 from taskrobust.report.plots import png
 from taskrobust.report.report import Report, make_report
-from taskrobust.report.runs import find_sources, labelled_folders
+from taskrobust.report.runs import find_sources, labeled_folders
 
 
 def compare(
@@ -37,7 +37,7 @@ def compare(
     Raises:
         ValueError: If a label (with missing='warn', every label) has no run, or the baseline is not a label.
     """
-    labels = list(labelled_folders(runs))
+    labels = list(labeled_folders(runs))
     baseline = labels[0] if baseline is None else baseline
     if baseline not in labels:
         raise ValueError(f"Expected a baseline among the labels {labels}, got {baseline!r}.")

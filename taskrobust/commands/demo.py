@@ -21,7 +21,7 @@ def demo(
         output: Folder of the corpus, the runs, their logs and the results. An interrupted demo resumes there.
         seed: Seed of both runs, which share initial parameters and batches. The masks are the same for all seeds.
         steps: Steps of each run. Defaults to those of the configuration.
-        device: Device and precision of both runs. What is not given is that of the configuration, with one thread.
+        device: Device and precision of both runs. Options that are not given come from the configuration.
     """
     words = ("pretrain-bert", "--config", str(find_config("configs/nlp/demo.yaml")))
     corpus = ("--corpus.train", str(output / "corpus/train"), "--corpus.held_out", str(output / "corpus/held-out"))

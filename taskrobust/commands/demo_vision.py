@@ -24,7 +24,7 @@ def demo_vision(
         output: Folder of the rooms, the runs, their logs and the results. An interrupted demo resumes there.
         seed: Seed of both runs, which share initial parameters, batches, crops and masks.
         steps: Steps of each run. Defaults to those of the configuration.
-        device: Device and precision of both runs. What is not given is that of the configuration, with one thread.
+        device: Device and precision of both runs. Options that are not given come from the configuration.
     """
     words = ("pretrain-mae", "--config", str(find_config("configs/vision/demo.yaml")))
     rooms = ("--scenes.folder", str(output / "scenes"))

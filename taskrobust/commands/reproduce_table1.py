@@ -57,7 +57,7 @@ def reproduce_table1(
         seeds: Seeds of the pre-training. Each model is fine-tuned. Defaults to 0.
         jobs: Number of parts that run in parallel. Defaults to two, and to one at the scale of the paper.
         processes: Processes per part, started by torchrun. The samples per step stay the same.
-        dry_run: Whether to print the plan and its estimated time only.
+        dry_run: Whether to print the plan with its commands and estimated time, and run nothing.
 
     Raises:
         ValueError: If the folder holds another plan, or a weighting is unknown.

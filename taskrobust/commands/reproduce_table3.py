@@ -22,7 +22,7 @@ def reproduce_table3(scale: Scale = "demo", output: Path | None = None, dry_run:
     Args:
         scale: ``demo``: an encoder of width 192. ``small``: width 384. ``paper``: ViT-B with 256 images, on CUDA.
         output: Folder of the results. Defaults to runs/table3-SCALE.
-        dry_run: Whether to print the plan and its estimated time only.
+        dry_run: Whether to print the plan with its commands and estimated time, and run nothing.
 
     Raises:
         RuntimeError: If the measurement failed.

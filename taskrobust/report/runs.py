@@ -146,7 +146,7 @@ def find_sources(runs: Sequence[str], warn: bool = False) -> tuple[list[Source],
         ValueError: If a folder does not exist, a label has no run, or runs of a label differ in more than the seed.
     """
     sources, warnings = [], []
-    for label, folders in labelled_folders(runs).items():
+    for label, folders in labeled_folders(runs).items():
         absent = [folder for folder in folders if not folder.is_dir()]
         if absent and not warn:
             raise ValueError(f"Expected LABEL=FOLDER or a folder, there is no folder {absent[0]} for {label!r}.")
@@ -162,7 +162,7 @@ def find_sources(runs: Sequence[str], warn: bool = False) -> tuple[list[Source],
     return sources, warnings
 
 
-def labelled_folders(runs: Sequence[str]) -> dict[str, list[Path]]:
+def labeled_folders(runs: Sequence[str]) -> dict[str, list[Path]]:
     """The folders of each label.
 
     Args:

@@ -11,7 +11,7 @@ from matplotlib import image
 from taskrobust.commands.compare import compare
 from taskrobust.report.render import json_value
 from taskrobust.report.report import make_report
-from taskrobust.report.runs import find_source, labelled_folders
+from taskrobust.report.runs import find_source, labeled_folders
 
 Write = Callable[..., Path]
 
@@ -137,7 +137,7 @@ def test_a_weighting_that_failed_early_is_missing_with_a_warning(
 
 
 def test_another_baseline_turns_the_gains_around(runs: list[str]) -> None:
-    sources = [find_source(label, folders) for label, folders in labelled_folders(runs).items()]
+    sources = [find_source(label, folders) for label, folders in labeled_folders(runs).items()]
     for baseline, other, gain in (("average", "mini<max>", 0.5), ("mini<max>", "average", -0.5)):
         table = json_value(make_report(sources, baseline, "mean").sections[1].table)
         assert table["rows"]["gain in the largest risk"][other]["value"] == pytest.approx(gain)

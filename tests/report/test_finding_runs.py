@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from taskrobust.report.runs import find_source, find_sources, labelled_folders
+from taskrobust.report.runs import find_source, find_sources, labeled_folders
 
 Write = Callable[..., Path]
 
 
 def test_a_bare_folder_is_labelled_by_its_name_without_the_seed(tmp_path: Path) -> None:
-    folders = labelled_folders([f"{tmp_path}/minimax-seed0", f"{tmp_path}/minimax-seed1/", f"best={tmp_path}/dwa"])
+    folders = labeled_folders([f"{tmp_path}/minimax-seed0", f"{tmp_path}/minimax-seed1/", f"best={tmp_path}/dwa"])
     assert folders == {
         "minimax": [tmp_path / "minimax-seed0", tmp_path / "minimax-seed1"],
         "best": [tmp_path / "dwa"],

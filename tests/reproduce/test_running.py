@@ -64,7 +64,7 @@ def test_failed_part_stops_only_what_builds_on_it(stand_in: Path, capsys: pytest
         part(stand_in, "good"),
         part(stand_in, "table", after=("on-that", "good")),
     ]
-    message = r"^1 of 5 parts failed, so that 3 are not finished:\n  bad: .*logs/bad.log\nWhat is finished is kept"
+    message = r"^1 of 5 parts failed, 3 are not finished:\n  bad: .*logs/bad.log\nFinished parts are kept"
     with pytest.raises(RuntimeError, match=message):
         Run(Plan(stand_in, parts), jobs=2).to_the_end()
     assert sorted(order(stand_in)) == ["bad", "good", "table"]
@@ -119,11 +119,9 @@ def test_table_of_the_plan_says_what_is_left_and_how_long(stand_in: Path) -> Non
     plan = Plan(stand_in, [part(stand_in, "a"), part(stand_in, "b"), part(stand_in, "d"), unknown])
     Run(Plan(stand_in, plan.parts[:1]), jobs=1).to_the_end()
     caption = Plan(stand_in, plan.parts).table(jobs=2).caption
-    assert caption == (
-        "3 of 4 parts to do: about 2 minutes with 2 at a time, and how long 1 of them take was never measured."
-    )
+    assert caption == ("3 of 4 parts to do: about 2 minutes with 2 in parallel and an unknown time for 1 of them.")
     caption = Plan(stand_in, [unknown]).table(jobs=2).caption
-    assert caption == "1 of 1 parts to do: how long 1 of them take was never measured."
+    assert caption == "1 of 1 parts to do: an unknown time for 1 of them."
 
 
 def test_nothing_starts_without_the_environment_variables_that_a_part_names(

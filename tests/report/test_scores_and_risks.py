@@ -76,7 +76,7 @@ def test_equal_scores_have_no_winner(write_scores: Write, tmp_path: Path) -> Non
     assert "Best in the mean: a, b (25.0)." in details(compared)
 
 
-def test_differences_within_the_spread_are_said_to_be(write_scores: Write, tmp_path: Path) -> None:
+def test_differences_within_the_spread_are_marked(write_scores: Write, tmp_path: Path) -> None:
     for seed, noise in enumerate((-0.02, 0.0, 0.02)):
         write_scores(f"a/{seed}", {"semseg": 0.50 + noise, "depth": 0.7}, seed)
         write_scores(f"b/{seed}", {"semseg": 0.51 + noise, "depth": 0.6}, seed)
@@ -90,7 +90,7 @@ def test_differences_within_the_spread_are_said_to_be(write_scores: Write, tmp_p
     assert (gain.name, [cell.close for cell in gain.cells]) == ("gain in the lowest score", [False, True])
 
 
-def test_missing_tasks_are_excluded_for_all_labels_and_said(write_scores: Write, tmp_path: Path) -> None:
+def test_missing_tasks_are_excluded_for_all_labels_with_a_warning(write_scores: Write, tmp_path: Path) -> None:
     write_scores("a", {"semseg": 0.5, "depth": 0.7, "classification": 0.1})
     write_scores("b", {"semseg": 0.4, "depth": 0.8})
     compared = scores_of([find_source(label, [tmp_path / label]) for label in "ab"])
@@ -141,7 +141,7 @@ def test_scores_on_different_data_are_not_compared(write_scores: Write, tmp_path
     ]
 
 
-def test_fine_tunings_with_other_settings_are_said(write_scores: Write, tmp_path: Path) -> None:
+def test_fine_tunings_with_other_settings_are_a_warning(write_scores: Write, tmp_path: Path) -> None:
     for label, seed, lr, epochs in (("a", 0, 0.1, 3), ("a", 1, 0.1, 3), ("b", 0, 0.2, 3), ("b", 1, 0.1, 9)):
         settings = {
             "model": f"runs/{label}",
@@ -159,7 +159,7 @@ def test_fine_tunings_with_other_settings_are_said(write_scores: Write, tmp_path
     ]
 
 
-def test_two_scores_of_one_run_are_refused_and_a_copy_counts_once(write_scores: Write, tmp_path: Path) -> None:
+def test_two_scores_of_one_run_are_an_error_and_a_copy_counts_once(write_scores: Write, tmp_path: Path) -> None:
     write_scores("a/one", {"rte": 0.5})
     write_scores("a/copy", {"rte": 0.5})
     assert scores_of([find_source("a", [tmp_path / "a"])]).estimates["a"]["rte"].runs == 1
@@ -168,13 +168,13 @@ def test_two_scores_of_one_run_are_refused_and_a_copy_counts_once(write_scores: 
         scores_of([find_source("a", [tmp_path / "a"])])
 
 
-def test_a_score_that_is_no_number_names_file_and_field(write_scores: Write) -> None:
+def test_a_score_that_is_not_a_number_names_file_and_field(write_scores: Write) -> None:
     folder = write_scores("a", {"rte": float("nan")})
     with pytest.raises(ValueError, match=r"Expected a number as value of rte in .*results\.json, got nan"):
         scores_of([find_source("a", [folder])])
 
 
-def test_risks_leave_tasks_of_fixed_weight_out_of_mean_and_worst(write_pretraining: Write) -> None:
+def test_mean_and_worst_risk_exclude_tasks_of_fixed_weight(write_pretraining: Write) -> None:
     folder = write_pretraining("a", {"noun": 2.0, "verb": 1.0, "nsp": 9.0})
     table = rows(risks_of([find_source("a", [folder])]))
     assert table["nsp"] == [9.0]
@@ -191,7 +191,7 @@ def test_a_risk_that_is_not_finite_is_the_worst(write_pretraining: Write) -> Non
     assert headline(compared).startswith("Best in the worst case: a (largest risk 2.000, noun), the baseline.")
 
 
-def test_evaluations_at_different_steps_are_said(write_pretraining: Write) -> None:
+def test_evaluations_at_different_steps_are_a_warning(write_pretraining: Write) -> None:
     sources = [
         find_source("a", [write_pretraining("a", {"noun": 2.0, "verb": 1.0})]),
         find_source("b", [write_pretraining("b", {"noun": 1.0, "verb": 3.0}, step=20)]),
@@ -199,7 +199,7 @@ def test_evaluations_at_different_steps_are_said(write_pretraining: Write) -> No
     assert risks_of(sources).warnings == ["The last evaluations are at different steps, from 20 to 30."]
 
 
-def test_cost_is_the_median_of_the_lines_and_what_was_measured(write_pretraining: Write, tmp_path: Path) -> None:
+def test_cost_is_the_median_of_the_lines_and_the_measured_step(write_pretraining: Write, tmp_path: Path) -> None:
     sources = []
     for label, flops in (("a", 2e9), ("b", 3e9)):
         folder = write_pretraining(label, {"noun": 2.0, "verb": 1.0})

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
-from taskrobust._io.tables import markdown_table
-from taskrobust.report.render import show_table
 from taskrobust.studies.pretext.cells import Cells
 from taskrobust.studies.pretext.plots import plot_synthetic
 from taskrobust.studies.pretext.synthetic import CURVES, Errors, measure
@@ -57,5 +56,12 @@ def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int 
 
 def _show(title: str, columns: list[str], rows: list[list[str]], output: Path) -> None:
     """Print a table and write it as table.md."""
-    (output / "table.md").write_text(markdown_table(columns, rows))
-    show_table(columns, rows, title)
+    table = Table(title=title)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
+    lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
+    for row in rows:
+        table.add_row(*row)
+        lines.append(f"| {' | '.join(row)} |")
+    (output / "table.md").write_text("\n".join(lines) + "\n")
+    Console().print(table)

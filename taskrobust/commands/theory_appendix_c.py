@@ -3,11 +3,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from taskrobust._io.tables import markdown_table
-from taskrobust.report.render import show_table
 from taskrobust.studies.theory.appendix_c import OutlierExample
 from taskrobust.studies.theory.plots import plot_outlier
-from taskrobust.studies.theory.results import save
+from taskrobust.studies.theory.results import markdown_table, save, show_table
 
 
 def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: float = 1.0) -> None:
@@ -34,8 +32,8 @@ def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: floa
         rows.append([str(example.num_tasks), *(f"{value:.4g}" for value in worst.values())])
         values.append({"num_tasks": example.num_tasks, "curvature": example.curvature, **worst})
     title = "Worst risk of the average and of minimax, A = T - 1"
-    show_table(header, rows, title)
-    save(output, "appendix-c", [markdown_table(header, rows, title)], values)
+    show_table(title, header, rows)
+    save(output, "appendix-c", [markdown_table(title, header, rows)], values)
     plot_outlier(OutlierExample.of_the_paper(10), examples, output / "appendix-c.png")
     _say_where(output, "appendix-c")
 

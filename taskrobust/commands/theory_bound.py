@@ -4,8 +4,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from taskrobust._io.tables import markdown_table
-from taskrobust.report.render import show_table
 from taskrobust.studies.theory.algorithm import Iterates, softmax_weighted_gradient_descent, take
 from taskrobust.studies.theory.baselines import (
     accelerated_log_sum_exp,
@@ -16,7 +14,7 @@ from taskrobust.studies.theory.baselines import (
 from taskrobust.studies.theory.bounds import convergence_bound, step_size
 from taskrobust.studies.theory.plots import plot_gaps
 from taskrobust.studies.theory.problems import MinimaxProblem, example_problems
-from taskrobust.studies.theory.results import save
+from taskrobust.studies.theory.results import markdown_table, save, show_table
 from taskrobust.studies.theory.solver import solve_minimax
 from taskrobust.weighting.schedules import Constant, Entropic, Schedule, Sharp, Theorem31
 
@@ -63,9 +61,9 @@ def theory_bound(output: Path = Path("runs/theory/bound"), most_steps: int = 100
     other_header = ["problem", *next(iter(others.values()))]
     other_rows = [[name, *(f"{gap:.0e}" for gap in row.values())] for name, row in others.items()]
     other_title = f"Gap of other algorithms after {most_steps} steps"
-    show_table(header, rows, title)
-    show_table(other_header, other_rows, other_title)
-    tables = [markdown_table(header, rows, title), markdown_table(other_header, other_rows, other_title)]
+    show_table(title, header, rows)
+    show_table(other_title, other_header, other_rows)
+    tables = [markdown_table(title, header, rows), markdown_table(other_title, other_header, other_rows)]
     save(output, "bound", tables, {"steps": steps, "bounds": bounds, "gaps": gaps, "others": others})
     plot_gaps(gaps, bounds, steps, output / "bound.png")
     _say_where(output, "bound")

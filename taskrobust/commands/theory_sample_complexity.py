@@ -3,10 +3,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from taskrobust._io.tables import markdown_table
-from taskrobust.report.render import show_table
 from taskrobust.studies.theory.plots import plot_samples
-from taskrobust.studies.theory.results import save
+from taskrobust.studies.theory.results import markdown_table, save, show_table
 from taskrobust.studies.theory.sample_complexity import (
     average_start,
     downstream_optima,
@@ -67,8 +65,8 @@ def theory_sample_complexity(
         for i, limit in enumerate(eps)
     ]
     title = f"Samples needed: worst task (exact, by trials), mean of tasks; delta = {delta:g}"
-    show_table(header, rows, title)
-    save(output, "sample-complexity", [markdown_table(header, rows, title)], {"eps": eps, **counts})
+    show_table(title, header, rows)
+    save(output, "sample-complexity", [markdown_table(title, header, rows)], {"eps": eps, **counts})
     simulated = {start: counts[start]["simulated"] for start in starts}
     plot_samples(curves, fine, simulated, eps, output / "sample-complexity.png")
     _say_where(output, "sample-complexity")

@@ -5,12 +5,12 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-from taskrobust.report import formats
+from taskrobust.report import render
 from taskrobust.report.comparison import Statistic
 from taskrobust.report.page import Picture, html_page, markdown_page
 from taskrobust.report.plots import png
 from taskrobust.report.report import Report, make_report
-from taskrobust.report.sources import find_sources, labelled_folders
+from taskrobust.report.runs import find_sources, labeled_folders
 
 
 def compare(
@@ -20,24 +20,24 @@ def compare(
     statistic: Statistic = "mean",
     missing: Literal["error", "warn"] = "error",
 ) -> None:
-    """Compare runs, such as of different weightings: which is best in the worst case, and what that costs.
+    """Compare runs, such as of several weightings: which is best in the worst case, and its cost in the mean.
 
-    Writes index.html, one page with everything; tables.md, tables.tex, tables.json and a CSV file for each table; and
-    the plots as PNG files.
+    Writes a page with all results (index.html), the tables (tables.md, tables.tex, tables.json and a CSV file for each
+    table), and the plots as PNG files.
 
     Args:
-        runs: LABEL=FOLDER for each run. A folder may be of a pre-training run or of a fine-tuning run, or hold any
-            number of both. A label that comes several times, or whose folder holds several runs, has several seeds.
+        runs: LABEL=FOLDER for each run. A folder is a pre-training run or a fine-tuning run, or contains any number of
+            both. The runs of a label are its seeds: repeat the label, or name a folder that contains several runs.
             FOLDER alone is labeled by its name, without -seed and a number at the end.
         output: Folder of the results.
-        baseline: Label that gains are over. None takes the first.
-        statistic: What a table shows of several seeds: their mean or their median.
-        missing: What a label without a run is: an ``error``, or a warning in the report if another label has one.
+        baseline: Label that gains are over. Defaults to the first.
+        statistic: Center of several seeds: their mean or their median.
+        missing: How to treat a label without a run: as an ``error``, or with a warning in the report.
 
     Raises:
-        ValueError: If there is no run of a label, or of any with missing='warn', or no label is that of the baseline.
+        ValueError: If a label (with missing='warn', every label) has no run, or the baseline is not a label.
     """
-    labels = list(labelled_folders(runs))
+    labels = list(labeled_folders(runs))
     baseline = labels[0] if baseline is None else baseline
     if baseline not in labels:
         raise ValueError(f"Expected a baseline among the labels {labels}, got {baseline!r}.")
@@ -59,20 +59,20 @@ def _write(report: Report, output: Path) -> None:
     pictures = {plot.name: Picture(png(plot.draw), png(plot.draw, dark=True)) for plot in plots}
     (output / "index.html").write_text(html_page(report, pictures))
     (output / "tables.md").write_text(markdown_page(report))
-    (output / "tables.tex").write_text("\n".join(map(formats.latex, tables)))
+    (output / "tables.tex").write_text("\n".join(map(render.latex, tables)))
     (output / "tables.json").write_text(
-        json.dumps({table.name: formats.json_value(table) for table in tables}, indent=2) + "\n"
+        json.dumps({table.name: render.json_value(table) for table in tables}, indent=2) + "\n"
     )
     for table in tables:
-        (output / f"{table.name}.csv").write_text(formats.csv_text(table))
+        (output / f"{table.name}.csv").write_text(render.csv_text(table))
     for name, picture in pictures.items():
-        (output / f"{name}.png").write_bytes(picture.bright)
+        (output / f"{name}.png").write_bytes(picture.light)
 
 
 def _print(report: Report, console: Console) -> None:
     for section in report.sections:
         table = section.table
-        console.print(formats.rich_table(table))
+        console.print(render.rich_table(table))
         warnings = [f"Warning: {text}" for text in table.warnings]
         for text in (section.headline, *section.details, *warnings, *table.notes):
             style = "bold" if text == section.headline else "dim" if text in table.notes else ""

@@ -14,23 +14,23 @@ def demo_vision(
     steps: int | None = None,
     device: DeviceConfig = DeviceConfig(),  # noqa: B008
 ) -> None:
-    """Pre-train two small Multi-Modal Mask MAEs on generated rooms, with average and with minimax weights.
+    """Pre-train two small MM-MAEs on generated rooms, one with average and one with minimax weights, and compare them.
 
-    The two runs train at the same time, as configs/vision/demo.yaml says. Ends as the demo on text does; pictures of
-    what the models predict are in pictures/ of each run, the last one of minimax in predictions.png. Takes about two
-    minutes on two cores.
+    The two runs train in parallel, with the settings of configs/vision/demo.yaml. The output folder then holds a table
+    of the held-out risks (table.md, table.json), a plot of risks and weights over steps (risks_and_weights.png) and
+    predictions of minimax (predictions.png). Takes about two minutes on two cores.
 
     Args:
         output: Folder of the rooms, the runs, their logs and the results. An interrupted demo resumes there.
-        seed: Seed of both runs: the same parameters, batches, crops and masks.
-        steps: Steps of each run. None uses those of the configuration.
-        device: Device and precision of both runs. Each has one thread, unless you choose another number.
+        seed: Seed of both runs, which share initial parameters, batches, crops and masks.
+        steps: Steps of each run. Defaults to those of the configuration.
+        device: Device and precision of both runs. Options that are not given come from the configuration.
     """
     words = ("pretrain-mae", "--config", str(find_config("configs/vision/demo.yaml")))
     rooms = ("--scenes.folder", str(output / "scenes"))
     images = ("--train.folder", str(output / "scenes/train"), "--held_out.folder", str(output / "scenes/held-out"))
-    command = (*words, *rooms, *images)
-    folders = train_pair(command, {"average": "average", "minimax": "minimax"}, output, seed, steps, device)
+    weightings = {"average": "average", "minimax": "minimax"}
+    folders = train_pair((*words, *rooms, *images), weightings, output, seed, steps, device)
     for last in sorted((folders["minimax"] / "pictures").glob("*.png"))[-1:]:
         shutil.copy(last, output / "predictions.png")
     conclude(folders, output, ("finetune-vision", "--config", "configs/vision/finetune/rooms-depth.yaml"))

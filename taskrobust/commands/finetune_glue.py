@@ -126,7 +126,7 @@ def finetune_glue(
     table = GlueTable(output)
     if accelerator.is_main_process:
         table.save(output)
-    say(f"{table.markdown()}\nTable: {output / 'table.md'}, {output / 'table.json'}", markup=False)
+    say(f"{table.markdown()}Table: {output / 'table.md'}, {output / 'table.json'}", markup=False)
     say(
         f"Models: {output}/TASK/seedK/model\nNext:\n  taskrobust {shlex.join(['compare', str(output), 'ANOTHER_RUN'])}",
         markup=False,

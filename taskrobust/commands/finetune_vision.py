@@ -26,6 +26,8 @@ NO_MODEL: Final = "none"
 """The model that stands for no pre-training."""
 
 _MODALITIES: Final[dict[str, Modality]] = {"rgb": Rgb(), "depth": Depth()}
+_TABLE_2: Final = {"classification": "Cls", "semseg": "Semseg", "depth": "Depth"}
+"""Titles of the tasks in the paper's Table 2, in its order."""
 
 
 @dataclass(kw_only=True)
@@ -172,6 +174,8 @@ def finetune_vision(
     scores = trainer.reported[split].scores
     result = Result(
         task=task.name,
+        title=_TABLE_2.get(task.name, task.name),
+        place=[*_TABLE_2, task.name].index(task.name),
         metric=task.headline,
         value=scores[task.headline],
         metrics=scores,

@@ -14,22 +14,22 @@ def reproduce_figure3(
     processes: int = 1,
     dry_run: bool = False,
 ) -> None:
-    """Reproduce Figure 3: segmentations by models that were pre-trained with several weightings, side by side.
+    """Reproduce Figure 3: draw segmentations after pre-training with several weightings, side by side.
 
-    A part of the plan of table2, in the same folder: what one has run the other need not. The figure is
+    Runs a part of the plan of table2 in the same folder; each reuses finished parts of the other. The figure is
     OUTPUT/figure3.png.
 
     Args:
         scale: See table2.
-        output: Folder of everything. None takes runs/table2-SCALE.
-        weightings: Names of files in configs/weighting. None takes those of table2.
-        jobs: Parts that run at a time. None takes what the scale is made for.
-        processes: Processes of each part, for which torchrun is called. A step has as many samples on any number.
-        dry_run: Whether to print the plan and the time that it takes, and run nothing.
+        output: Folder of the runs and the figure. Defaults to runs/table2-SCALE.
+        weightings: Names of files in configs/weighting. Defaults to those of table2.
+        jobs: Number of parts that run in parallel. Defaults to two, and to one at the scale of the paper.
+        processes: Processes per part, started by torchrun. The samples per step stay the same.
+        dry_run: Whether to print the plan with its commands and estimated time, and run nothing.
 
     Raises:
-        ValueError: If the folder holds another plan, or there is no such weighting.
-        RuntimeError: If parts failed.
+        ValueError: If the folder holds another plan, or a weighting is unknown.
+        RuntimeError: If a part failed.
 
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Figure 3.

@@ -3,39 +3,34 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from taskrobust.reproduce.configs import config, weighting_config
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import carry_out
-from taskrobust.reproduce.scales import MISSING, Scale, Step, longest_chains_first, seed_folders
+from taskrobust.reproduce.scales import MISSING, Scale, Step, longest_chains_first, pretraining, seed_folders
 
 _WEIGHTINGS = ("average", "token-mean", "minimax")
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What a scale runs.
+    """The commands of a scale.
 
     Attributes:
         pretrain: The pre-training.
-        glue: The fine-tuning; its minutes are for one task and seed.
-        tasks: Tasks of GLUE.
+        glue: The fine-tuning, with the minutes per task and seed.
         seeds: Seeds of the fine-tuning.
-        jobs: Parts at a time.
+        jobs: Number of parts that run in parallel.
     """
 
     pretrain: Step
     glue: Step
-    tasks: tuple[str, ...]
     seeds: tuple[int, ...]
     jobs: int
 
 
-_SIX = ("cola", "sst2", "mrpc", "stsb", "qnli", "rte")
-_ALL = ("mnli", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte")
 _RECIPES: dict[Scale, _Recipe] = {
-    "demo": _Recipe(Step("nlp/demo", 1.5), Step("nlp/glue-demo", 0.25), _ALL, (0,), 2),
-    "small": _Recipe(Step("nlp/books-small", 7.0), Step("nlp/glue-small", 1.5), _SIX, (0, 1, 2), 2),
-    "paper": _Recipe(Step("nlp/paper-base", None, 8), Step("nlp/glue", None), _ALL, (0, 1, 2, 3, 4), 1),
+    "demo": _Recipe(Step("nlp/demo", 1.5), Step("nlp/glue-demo", 0.25), (0,), 2),
+    "small": _Recipe(Step("nlp/books-small", 7.0), Step("nlp/glue-small", 1.5), (0, 1, 2), 2),
+    "paper": _Recipe(Step("nlp/paper-base", None, 8), Step("nlp/glue", None), (0, 1, 2, 3, 4), 1),
 }
 
 
@@ -48,25 +43,25 @@ def reproduce_table1(
     processes: int = 1,
     dry_run: bool = False,
 ) -> None:
-    """Reproduce Table 1: pre-train PoS-BERT with several weightings, fine-tune on GLUE, compare.
+    """Reproduce Table 1: pre-train PoS-BERT with several weightings, fine-tune on GLUE, and compare.
 
-    A plan of commands that can be cut off and continued: what is finished is not run again, and what fails stops only
-    what builds on it. The page with all tables and plots is OUTPUT/comparison/index.html.
+    An interrupted reproduction resumes with the same command: finished parts do not run again, and a failed part stops
+    only the parts that need it. OUTPUT/comparison/index.html shows all tables and plots.
 
     Args:
         scale: ``demo``: generated text and a generated GLUE, minutes on two cores. ``small``: public-domain books and
-            the six tasks in the folder that TASKROBUST_DATA names. ``paper``: BERT-base and all tasks, on CUDA.
-        output: Folder of everything. None takes runs/table1-SCALE.
-        weightings: Names of files in configs/weighting. The first is the baseline. None takes average, which the paper
-            calls None, token-mean, which is BERT's own loss, and minimax.
-        seeds: Seeds of the pre-training, each fine-tuned by itself. None takes 0.
-        jobs: Parts that run at a time. None takes what the scale is made for: two, or one at the scale of the paper.
-        processes: Processes of each part, for which torchrun is called. A step has as many samples on any number.
-        dry_run: Whether to print the plan and the time that it takes, and run nothing.
+            six tasks of GLUE in the folder TASKROBUST_DATA. ``paper``: BERT-base and all tasks, on CUDA.
+        output: Folder of the runs and the comparison. Defaults to runs/table1-SCALE.
+        weightings: Names of files in configs/weighting. The first is the baseline. Defaults to average (the paper's
+            None), token-mean (BERT's own loss) and minimax.
+        seeds: Seeds of the pre-training. Each model is fine-tuned. Defaults to 0.
+        jobs: Number of parts that run in parallel. Defaults to two, and to one at the scale of the paper.
+        processes: Processes per part, started by torchrun. The samples per step stay the same.
+        dry_run: Whether to print the plan with its commands and estimated time, and run nothing.
 
     Raises:
-        ValueError: If the folder holds another plan, or there is no such weighting.
-        RuntimeError: If parts failed.
+        ValueError: If the folder holds another plan, or a weighting is unknown.
+        RuntimeError: If a part failed.
 
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 1.
@@ -85,37 +80,18 @@ def reproduce_table1(
     carry_out(Plan(folder, parts), jobs or recipe.jobs, dry_run)
 
 
-def _parts(recipe: _Recipe, weighting: str, seed: int, place: Path, processes: int) -> list[Part]:
-    name, pretrained, glue = f"{weighting}/seed{seed}", place / "pretrain", place / "glue"
-    overlays = [config(recipe.pretrain.config), weighting_config(weighting, "nlp")]
-    pretrain = Part(
-        name=f"{name}/pretrain",
-        command=(
-            *("pretrain-bert", *(word for overlay in overlays for word in ("--config", overlay))),
-            *("--loop.seed", str(seed), "--output", str(pretrained)),
-        ),
-        finished=(pretrained / "model/evaluation.json",),
-        minutes=recipe.pretrain.minutes,
-        processes=processes,
-        batches=recipe.pretrain.batches(processes),
-    )
+def _parts(recipe: _Recipe, weighting: str, seed: int, folder: Path, processes: int) -> list[Part]:
+    pretrain = pretraining("pretrain-bert", "nlp", recipe.pretrain, weighting, seed, folder, processes)
+    tasks = recipe.glue.settings["tasks"]
     finetune = Part(
-        name=f"{name}/glue",
+        name=f"{weighting}/seed{seed}/glue",
         command=(
-            *(
-                "finetune-glue",
-                "--config",
-                config(recipe.glue.config),
-                "--model",
-                str(pretrained),
-                "--output",
-                str(glue),
-            ),
-            *("--tasks", *recipe.tasks, f"--seeds={list(recipe.seeds)}"),
+            *("finetune-glue", "--config", recipe.glue.path, "--model", str(folder / "pretrain")),
+            *("--output", str(folder / "glue"), f"--seeds={list(recipe.seeds)}"),
         ),
-        finished=tuple(glue / task / f"seed{k}" / "results.json" for task in recipe.tasks for k in recipe.seeds),
+        finished=tuple(folder / f"glue/{task}/seed{k}/results.json" for task in tasks for k in recipe.seeds),
         needs=(pretrain.name,),
-        minutes=recipe.glue.minutes and recipe.glue.minutes * len(recipe.tasks) * len(recipe.seeds),
+        minutes=recipe.glue.minutes and recipe.glue.minutes * len(tasks) * len(recipe.seeds),
         processes=processes,
         batches=recipe.glue.batches(processes),
     )

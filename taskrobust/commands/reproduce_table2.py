@@ -16,26 +16,26 @@ def reproduce_table2(
     processes: int = 1,
     dry_run: bool = False,
 ) -> None:
-    """Reproduce Table 2: pre-train MM-MAE with several weightings, fine-tune on three tasks, compare.
+    """Reproduce Table 2: pre-train MM-MAE with several weightings, fine-tune on three tasks, and compare.
 
-    The tasks are classification, semantic segmentation and depth. A plan of commands that can be cut off and continued:
-    what is finished is not run again, and what fails stops only what builds on it. The page with all tables and plots
-    is OUTPUT/comparison/index.html, and OUTPUT/figure3.png shows segmentations.
+    The tasks are classification, semantic segmentation and depth. An interrupted reproduction resumes with the same
+    command: finished parts do not run again, and a failed part stops only the parts that need it.
+    OUTPUT/comparison/index.html shows all tables and plots, and OUTPUT/figure3.png shows segmentations.
 
     Args:
-        scale: ``demo``: generated rooms, minutes on two cores. ``small``: NYUv2 and imagenette in the folder that
-            TASKROBUST_DATA names. ``paper``: ViT-B, ImageNet-S50 for 800 epochs, on CUDA.
-        output: Folder of everything. None takes runs/table2-SCALE.
-        weightings: Names of files in configs/weighting. The first is the baseline. None takes average, which the paper
-            calls None, uncertainty, gradnorm, dwa and minimax.
-        seeds: Seeds, of pre-training and fine-tuning. None takes 0.
-        jobs: Parts that run at a time. None takes what the scale is made for: two, or one at the scale of the paper.
-        processes: Processes of each part, for which torchrun is called. A step has as many samples on any number.
-        dry_run: Whether to print the plan and the time that it takes, and run nothing.
+        scale: ``demo``: generated rooms, minutes on two cores. ``small``: NYUv2 and imagenette in the folder
+            TASKROBUST_DATA. ``paper``: ViT-B, ImageNet-S50 for 800 epochs, on CUDA.
+        output: Folder of the runs and the comparison. Defaults to runs/table2-SCALE.
+        weightings: Names of files in configs/weighting. The first is the baseline. Defaults to average (the paper's
+            None), uncertainty, gradnorm, dwa and minimax.
+        seeds: Seeds of pre-training and fine-tuning. Defaults to 0.
+        jobs: Number of parts that run in parallel. Defaults to two, and to one at the scale of the paper.
+        processes: Processes per part, started by torchrun. The samples per step stay the same.
+        dry_run: Whether to print the plan with its commands and estimated time, and run nothing.
 
     Raises:
-        ValueError: If the folder holds another plan, or there is no such weighting.
-        RuntimeError: If parts failed.
+        ValueError: If the folder holds another plan, or a weighting is unknown.
+        RuntimeError: If a part failed.
 
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 2.
@@ -56,12 +56,11 @@ def reproduce_table2(
 
 
 def _cost(recipe: Recipe, folder: Path, weightings: list[str]) -> Part:
+    mae = recipe.pretrain.settings.get("mae", {})
+    shape = (word for name, value in mae.items() for word in (f"--mae.{name}", str(value)))
     return Part(
         name="cost",
-        command=(
-            *("step-cost", "--output", str(folder / "cost"), "--weightings", *weightings),
-            *(*recipe.pretrain.shape(), *recipe.cost),
-        ),
+        command=("step-cost", "--output", str(folder / "cost"), "--weightings", *weightings, *shape, *recipe.cost),
         finished=(folder / "cost/table.md",),
         minutes=0.5 if recipe.pretrain.minutes is not None else None,
     )

@@ -1,4 +1,4 @@
-"""The paper's Table 3: what the weightings cost."""
+"""The paper's Table 3: the cost of the weightings."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ _MINUTES: dict[Scale, float | None] = {"demo": 1.0, "small": 8.0, "paper": None}
 
 
 def reproduce_table3(scale: Scale = "demo", output: Path | None = None, dry_run: bool = False) -> None:
-    """Reproduce Table 3: floating-point operations and time of a pre-training step with each weighting, measured.
+    """Reproduce Table 3: measure floating-point operations and time of a pre-training step with each weighting.
 
-    The paper gives costs of 2T to 4T for a plain T without saying what was counted.
+    The paper gives costs of 2T to 4T, with T that of plain training, without saying what was counted.
 
     Args:
-        scale: ``demo``: an encoder of width 192. ``small``: of 384. ``paper``: ViT-B with 256 images, on CUDA.
-        output: Folder of everything. None takes runs/table3-SCALE.
-        dry_run: Whether to print the plan and the time that it takes, and run nothing.
+        scale: ``demo``: an encoder of width 192. ``small``: width 384. ``paper``: ViT-B with 256 images, on CUDA.
+        output: Folder of the results. Defaults to runs/table3-SCALE.
+        dry_run: Whether to print the plan with its commands and estimated time, and run nothing.
 
     Raises:
         RuntimeError: If the measurement failed.

@@ -1,25 +1,25 @@
-"""The paper's Table 3, measured: what a way of weighing tasks adds to a training step."""
+"""Measures the paper's Table 3: the cost that a weighting adds to a training step."""
 
-import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
+from taskrobust._io.tables import markdown_table
 from taskrobust.commands.pretrain_mae import MaeShape
 from taskrobust.loss import MultiTaskLoss
+from taskrobust.report.render import show_table
 from taskrobust.training.config import DeviceConfig, OptimConfig
 from taskrobust.training.device import resolve_device
 from taskrobust.training.optim import make_optimizer
+from taskrobust.training.results import StepCost, write_cost
 from taskrobust.vision.modalities import Depth, Modality, Rgb, SemSeg
 from taskrobust.weighting import make_weighting
 
@@ -33,23 +33,6 @@ STRATEGIES = {
 _WARM_UP = 2
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a training step costs.
-
-    Args:
-        flops_per_step: Floating-point operations of matrix products, convolutions and attention, forward and backward.
-        seconds_per_step: Median time.
-        batch_size: Images in the step.
-        device: Where it was measured, and in which precision.
-    """
-
-    flops_per_step: int
-    seconds_per_step: float
-    batch_size: int
-    device: str
-
-
 def step_cost(
     output: Path,
     *,
@@ -59,21 +42,21 @@ def step_cost(
     steps: int = 10,
     device: DeviceConfig = DeviceConfig(),  # noqa: B008
 ) -> None:
-    """Measure a pre-training step of Multi-Modal Mask MAE with each weighting: operations and time.
+    """Measure the floating-point operations and the time of an MM-MAE pre-training step with each weighting.
 
-    Colors, depth and labels are noise; the time of a step does not depend on them. The steps of the weightings
-    alternate, so that a machine that is slow for a while is so for all.
+    The images are noise, which does not affect the time. Steps of the weightings alternate, so that a machine that
+    slows down for a while affects all of them.
 
     Args:
-        output: Folder of a folder with cost.json for each weighting, and of table.md.
-        weightings: The weightings, among average, uncertainty, gradnorm, dwa and minimax. None takes all.
-        mae: The size of the model.
-        batch_size: Images in a step.
-        steps: Steps of which the median is taken.
+        output: Folder of table.md and of a subfolder with cost.json for each weighting.
+        weightings: Weightings among average, uncertainty, gradnorm, dwa and minimax. Defaults to all.
+        mae: Size of the model.
+        batch_size: Images per step.
+        steps: Number of timed steps, of which the median is reported.
         device: Device and precision.
 
     Raises:
-        ValueError: If a weighting is not among those.
+        ValueError: If a weighting is unknown.
     """
     from taskrobust.training.distributed import make_accelerator
 
@@ -99,12 +82,13 @@ def step_cost(
                 times[name].append(time.perf_counter() - start)
     where = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else _processor()
     where = f"{where}, {compute.precision}"
-    costs = {name: Cost(flops[name], statistics.median(times[name]), batch_size, where) for name in weightings}
+    costs = {name: StepCost(flops[name], statistics.median(times[name]), batch_size, where) for name in weightings}
     for name, cost in costs.items():
         (output / name).mkdir(parents=True, exist_ok=True)
-        (output / name / "cost.json").write_text(json.dumps(asdict(cost), indent=2) + "\n")
-    (output / "table.md").write_text(_markdown(costs))
-    Console().print(_table(costs))
+        write_cost(output / name, cost)
+    header = ["weighting", "GFLOPs per step", f"of {weightings[0]}", "ms per step", f"of {weightings[0]}"]
+    (output / "table.md").write_text(markdown_table(header, _rows(costs)))
+    show_table(header, _rows(costs), f"A step of {batch_size} images on {where}")
 
 
 def _step(
@@ -150,35 +134,15 @@ def _processor() -> str:
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def _rows(costs: dict[str, Cost]) -> list[list[str]]:
-    plain = next(iter(costs.values()))
+def _rows(costs: dict[str, StepCost]) -> list[list[str]]:
+    first = next(iter(costs.values()))
     return [
         [
             name,
             f"{cost.flops_per_step / 1e9:.1f}",
-            f"{cost.flops_per_step / plain.flops_per_step:.3f}",
+            f"{cost.flops_per_step / first.flops_per_step:.3f}",
             f"{cost.seconds_per_step * 1e3:.1f}",
-            f"{cost.seconds_per_step / plain.seconds_per_step:.3f}",
+            f"{cost.seconds_per_step / first.seconds_per_step:.3f}",
         ]
         for name, cost in costs.items()
     ]
-
-
-def _columns(costs: dict[str, Cost]) -> list[str]:
-    first = next(iter(costs))
-    return ["weighting", "GFLOPs a step", f"of {first}", "ms a step", f"of {first}"]
-
-
-def _markdown(costs: dict[str, Cost]) -> str:
-    lines = [_columns(costs), ["---", *["---:"] * 4], *_rows(costs)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _table(costs: dict[str, Cost]) -> Table:
-    cost = next(iter(costs.values()))
-    table = Table(title=f"A step of {cost.batch_size} images on {cost.device}")
-    for number, column in enumerate(_columns(costs)):
-        table.add_column(column, justify="right" if number else "left")
-    for row in _rows(costs):
-        table.add_row(*row)
-    return table

@@ -1,10 +1,15 @@
-"""The maths of a comparison: center and spread over runs, mean and worst over tasks, gains over a baseline."""
+"""Compare labels: center and spread over runs, mean and worst case over tasks, gains over a baseline."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
+
+from taskrobust.report.runs import Source, differing_settings
+from taskrobust.training.results import RESULTS, Result
 
 Statistic = Literal["mean", "median"]
 Run = Hashable
@@ -14,19 +19,23 @@ Values = Mapping[str, Mapping[str, Mapping[Run, float]]]
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared.
+    """The kind of values that are compared.
 
     Args:
-        noun: What it is called.
-        extreme: What its worst value over tasks is called.
-        larger_is_better: Whether it is.
-        decimals: Digits after the point that tables show.
+        noun: Name of the quantity.
+        extreme: Adjective of its worst value over tasks.
+        larger_is_better: Whether larger values are better.
+        decimals: Decimals in tables.
     """
 
     noun: str
     extreme: str
     larger_is_better: bool
     decimals: int
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of values."""
+        return max(values) if self.larger_is_better else min(values)
 
 
 SCORE: Final = Quantity("score", "lowest", True, 1)
@@ -39,8 +48,8 @@ class Estimate:
 
     Args:
         value: Their mean or median.
-        spread: Their sample standard deviation, NaN for a single run and where a value is not finite.
-        runs: How many they are.
+        spread: Their sample standard deviation; NaN for a single run, or if a value is not finite.
+        runs: Number of runs.
     """
 
     value: float
@@ -49,30 +58,30 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float], statistic: Statistic = "mean") -> "Estimate":
-        """Center and spread of values, of which there is at least one."""
+        """Center and spread of at least one value."""
         has_spread = len(values) > 1 and all(map(math.isfinite, values))
         center = fmean(values) if statistic == "mean" else median(values)
         return cls(center, stdev(values) if has_spread else math.nan, len(values))
 
     def overlaps(self, other: "Estimate") -> bool:
-        """Whether the intervals of value ± spread overlap. False where a spread is not known."""
+        """Whether the intervals of value ± spread overlap. False if a spread is unknown."""
         return abs(self.value - other.value) <= self.spread + other.spread
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a label does over all compared tasks. Gains are over the baseline, positive is better.
+    """A label's mean and worst case over the compared tasks. Gains are over the baseline; positive is better.
 
     Args:
-        mean: Mean over the tasks; its spread is that of the runs' means.
+        mean: Mean over the tasks. Its spread is that of the runs' means.
         worst: The worst value over the tasks.
-        worst_task: The task that has it.
+        worst_task: The task of the worst value.
         mean_gain: Gain in the mean.
-        mean_is_close: Whether it is within the spread.
-        worst_gain: Gain in the worst value, whichever the tasks are.
-        worst_is_close: Whether it is within the spread.
-        least_gain: Smallest gain of a task.
-        least_gain_task: The task that has it.
+        mean_is_close: Whether that gain is within the spread.
+        worst_gain: Gain in the worst value, even if the worst tasks differ.
+        worst_is_close: Whether that gain is within the spread.
+        least_gain: Smallest gain over the tasks.
+        least_gain_task: The task of the smallest gain.
     """
 
     mean: Estimate
@@ -98,10 +107,14 @@ class Comparison:
 
     Args:
         values: Values by label, task and run.
-        counted: The tasks that mean and worst are over, if all labels have them.
-        baseline: The label that gains are over.
-        quantity: What the values are.
+        counted: The tasks that mean and worst case are over, if all labels have them.
+        baseline: The label that gains are over. If it has no values, the first label is used and a warning is added.
+        quantity: The kind of values.
         statistic: Center of the runs of a task.
+        titles: Titles of all tasks, in the order of the rows. Defaults to the names of the counted tasks.
+        also: Tasks that a second mean includes.
+        notes: Sentences on how the values were measured.
+        warnings: Sentences on what is missing or differs. Those on missing tasks are added.
     """
 
     def __init__(
@@ -111,26 +124,30 @@ class Comparison:
         baseline: str,
         quantity: Quantity,
         statistic: Statistic = "mean",
+        *,
+        titles: Mapping[str, str] | None = None,
+        also: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> None:
         self.values = values
-        self.baseline = baseline
+        self.labels = list(values)
+        self.baseline = baseline if baseline in values else self.labels[0]
         self.quantity = quantity
         self.statistic = statistic
-        self.labels = list(values)
-        self.counted = list(counted)
+        self.titles = titles or {task: task for task in counted}
+        self.also = also
+        self.notes = notes
         self.compared = [task for task in counted if all(task in values[label] for label in values)]
         self.estimates = {
             label: {task: Estimate.of(list(runs.values()), statistic) for task, runs in tasks.items()}
             for label, tasks in values.items()
         }
         self.standings = {label: self._standing(label) for label in values} if self.compared else {}
-
-    def missing(self, label: str) -> list[str]:
-        """The counted tasks that a label lacks."""
-        return [task for task in self.counted if task not in self.values[label]]
+        self.warnings = [*warnings, *self._missing(baseline, counted)]
 
     def mean(self, label: str, tasks: Sequence[str]) -> Estimate:
-        """Mean over tasks, with the spread of the means of those runs that have all of the tasks."""
+        """Mean over tasks. Its spread is that of the means of the runs that have all of the tasks."""
         by_task = [self.values[label][task] for task in tasks]
         complete = set(by_task[0]).intersection(*by_task[1:])
         means = [fmean(values[run] for values in by_task) for run in complete]
@@ -142,7 +159,7 @@ class Comparison:
         return self._better(self.estimates[label][task], self.estimates[self.baseline][task])
 
     def is_close(self, label: str, task: str) -> bool:
-        """Whether a label and the baseline lie within their spread on a task."""
+        """Whether a label and the baseline are within their spread on a task."""
         return self.estimates[label][task].overlaps(self.estimates[self.baseline][task])
 
     def _standing(self, label: str) -> Standing:
@@ -151,7 +168,7 @@ class Comparison:
         mean, baseline_mean = self.mean(label, self.compared), self.mean(self.baseline, self.compared)
         baseline_worst = self.estimates[self.baseline][self._worst_task(self.baseline)]
         gains = {task: self.gain(label, task) for task in self.compared}
-        least_gain_task = min(gains, key=lambda task: gains[task])
+        least_gain_task = min(gains, key=gains.__getitem__)
         return Standing(
             mean=mean,
             worst=worst,
@@ -171,3 +188,176 @@ class Comparison:
     def _better(self, one: Estimate, other: Estimate) -> float:
         gain = one.value - other.value
         return gain if self.quantity.larger_is_better else -gain
+
+    def _missing(self, baseline: str, counted: Sequence[str]) -> list[str]:
+        """Sentences on a baseline and on tasks that are missing."""
+        warnings = []
+        if baseline not in self.values:
+            warnings.append(f"The baseline {baseline} has no {self.quantity.noun}s: gains are over {self.baseline}.")
+        for label, tasks in self.values.items():
+            if missing := [self.titles[task] for task in counted if task not in tasks]:
+                warnings.append(f"{label} lacks {', '.join(missing)}.")
+        if not self.compared:
+            warnings.append("No task is common to all labels: there is no mean and no worst case to compare.")
+        elif len(self.compared) < len(counted):
+            common = ", ".join(self.titles[task] for task in self.compared)
+            warnings.append(f"Mean, worst case and gains are over the tasks that all labels have: {common}.")
+        return warnings
+
+
+def compare_risks(sources: Sequence[Source], baseline: str, statistic: Statistic) -> Comparison | None:
+    """Compare the risks of the last held-out evaluations of pre-training; None if there are none.
+
+    Mean and worst case are over the weighted tasks, in the unit of the losses, even if a run normalizes its risks.
+
+    Args:
+        sources: All labels.
+        baseline: The label that gains are over.
+        statistic: Center of the runs of a task.
+    """
+    found = [source for source in sources if source.pretraining]
+    if not found:
+        return None
+    values: dict[str, dict[str, dict[Run, float]]] = {source.label: {} for source in found}
+    weighted: dict[str, bool] = {}
+    steps = set()
+    for source in found:
+        for folder, run in source.pretraining.items():
+            last = run.held_out[-1]
+            steps.add(last["step"])
+            for task, risk in last["risks"].items():
+                values[source.label].setdefault(task, {})[folder] = math.inf if risk is None else risk
+                weighted[task] = weighted.get(task, True) and task in (run.weighted_tasks or [task])
+    warnings = [f"{source.label} has no pre-training run." for source in sources if not source.pretraining]
+    if len(steps) > 1:
+        warnings.append(f"The last evaluations are at different steps, from {min(steps)} to {max(steps)}.")
+    notes = [f"Risks of the last held-out evaluation, at step {max(steps)}, in the unit of the losses."]
+    if fixed := [task for task in weighted if not weighted[task]]:
+        notes.append(f"Mean and worst case exclude {', '.join(fixed)}, whose weight is fixed.")
+    counted = [task for task in weighted if weighted[task]]
+    titles = {task: task for task in weighted}
+    return Comparison(values, counted, baseline, RISK, statistic, titles=titles, notes=notes, warnings=warnings)
+
+
+class _Measured(NamedTuple):
+    """A task and the data that it was measured on: a row of the table."""
+
+    task: str
+    data: str
+
+
+class _Protocol(NamedTuple):
+    """How a score was measured. Scores of different protocols are not compared."""
+
+    metric: str
+    split: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.metric} on {self.split}, {self.model} model"
+
+
+def compare_scores(sources: Sequence[Source], baseline: str, statistic: Statistic) -> Comparison | None:
+    """Compare the downstream scores, in percent; None if there are none.
+
+    Mean and worst case exclude MNLI's mismatched genres, which would count MNLI twice. A task that was measured on
+    several data sets, or at several sizes, counts as several tasks.
+
+    Args:
+        sources: All labels.
+        baseline: The label that gains are over.
+        statistic: Center of the runs of a task.
+
+    Raises:
+        ValueError: If a score is not a number, or a label has two scores of one task, data set, seed and pre-training.
+    """
+    found = [source for source in sources if source.results]
+    if not found:
+        return None
+    protocols = _protocols(found)
+    example = {_measured(result): result for source in found for _, result in source.results}
+    rows = _rows(sorted(example, key=lambda row: (example[row].place, row)))
+    warnings = [f"{source.label} has no downstream results." for source in sources if not source.results]
+    values = {}
+    for source in found:
+        scores = _scores(source, protocols, rows)
+        if scores:
+            values[source.label] = scores
+        for row, protocol in sorted({(_measured(result), _protocol(result)) for _, result in source.results}):
+            if rows[row] not in scores:
+                warnings.append(f"{source.label} has {rows[row]} as {protocol}, but {protocols[row]} is compared.")
+    titles = {name: example[row].title + name.removeprefix(row.task) for row, name in rows.items()}
+    for row, name in rows.items():
+        folders = [folder for source in found for folder, result in source.results if _measured(result) == row]
+        warnings += [f"{titles[name]} was fine-tuned differently: {t}" for t in differing_settings(folders)]
+    measured: dict[tuple[_Protocol, str], list[str]] = {}
+    for row, name in rows.items():
+        measured.setdefault((protocols[row], row.data), []).append(titles[name])
+    note = "; ".join(f"{', '.join(tasks)}: {protocol}, {data}" for (protocol, data), tasks in measured.items())
+    return Comparison(
+        values,
+        [name for row, name in rows.items() if example[row].counted],
+        baseline,
+        SCORE,
+        statistic,
+        titles=titles,
+        also=[name for row, name in rows.items() if not example[row].counted],
+        notes=[f"{note}."],
+        warnings=warnings,
+    )
+
+
+def _rows(measured: Sequence[_Measured]) -> dict[_Measured, str]:
+    """Names of the rows: the task, and the data too if the task was measured on several."""
+    data = Counter(row.task for row in measured)
+    return {row: row.task if data[row.task] == 1 else f"{row.task}, {row.data}" for row in measured}
+
+
+def _protocols(sources: Sequence[Source]) -> dict[_Measured, _Protocol]:
+    """The protocol of each row that most labels have; on a tie that of the test split, then of the best model."""
+    labels: dict[_Measured, dict[_Protocol, set[str]]] = {}
+    for source in sources:
+        for _, result in source.results:
+            labels.setdefault(_measured(result), {}).setdefault(_protocol(result), set()).add(source.label)
+    return {
+        row: max(candidates, key=lambda p: (len(candidates[p]), p.split == "test", p.model == "best"))
+        for row, candidates in labels.items()
+    }
+
+
+def _scores(
+    source: Source, protocols: Mapping[_Measured, _Protocol], rows: Mapping[_Measured, str]
+) -> dict[str, dict[Run, float]]:
+    scores: dict[str, dict[Run, float]] = {}
+    places: dict[tuple[_Measured, Run], tuple[Path, Result]] = {}
+    for folder, result in source.results:
+        row = _measured(result)
+        if _protocol(result) != protocols[row]:
+            continue
+        run = (result.pretrained, result.seed)
+        place, same = places.setdefault((row, run), (folder, result))
+        if same != result:  # a copy is counted once
+            raise ValueError(
+                f"Expected one result of {rows[row]} with seed {result.seed} from {result.pretrained} under "
+                f"{source.label!r}, got {same.value} in {place} and {result.value} in {folder}. "
+                "Give each its own label: LABEL=FOLDER."
+            )
+        scores.setdefault(rows[row], {})[run] = 100 * _finite(result, folder)
+    return {name: scores[name] for name in rows.values() if name in scores}
+
+
+def _finite(result: Result, folder: Path) -> float:
+    value: object = result.value
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(
+            f"Expected a number as value of {result.task} in {folder / RESULTS}, got {value!r}. Fine-tune it again."
+        )
+    return value
+
+
+def _protocol(result: Result) -> _Protocol:
+    return _Protocol(result.metric, result.split, result.model)
+
+
+def _measured(result: Result) -> _Measured:
+    return _Measured(result.task, result.data)

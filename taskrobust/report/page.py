@@ -1,19 +1,19 @@
-"""A comparison as one page, in HTML that needs no other file, and in Markdown."""
+"""Render a report as one page: a self-contained HTML file, or Markdown."""
 
 import base64
 from collections.abc import Mapping
 from html import escape
 from typing import Final, NamedTuple
 
-from taskrobust.report.cells import Row, Table
-from taskrobust.report.formats import cell_text, markdown
+from taskrobust.report.render import cell_text, markdown
 from taskrobust.report.report import Plot, Report, Section
+from taskrobust.report.tables import Row, Table
 
 
 class Picture(NamedTuple):
-    """A plot as PNG files, for a bright and for a dark page."""
+    """A plot as PNG files, for a light and for a dark page."""
 
-    bright: bytes
+    light: bytes
     dark: bytes
 
 
@@ -50,7 +50,7 @@ figcaption { margin-top: .6rem; }
 
 
 def html_page(report: Report, pictures: Mapping[str, Picture]) -> str:
-    """The report as one HTML page, for a bright and for a dark screen.
+    """The report as one HTML page, with a light and a dark color scheme.
 
     Args:
         report: The report.
@@ -79,7 +79,7 @@ def html_page(report: Report, pictures: Mapping[str, Picture]) -> str:
 
 
 def markdown_page(report: Report) -> str:
-    """The report in Markdown, which names the plots beside it."""
+    """The report in Markdown, with links to the plots in the same folder."""
     parts = [f"# {_title(report)}", *(f"**Warning:** {text}" for text in report.warnings)]
     for section in report.sections:
         table = section.table
@@ -142,10 +142,10 @@ def _row(row: Row) -> str:
 
 
 def _figure(plot: Plot, picture: Picture) -> str:
-    bright, dark = (f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in picture)
+    light, dark = (f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in picture)
     return (
         '<figure class="card"><picture>'
         f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{bright}" alt="{escape(plot.caption)}"></picture>'
+        f'<img src="{light}" alt="{escape(plot.caption)}"></picture>'
         f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
     )

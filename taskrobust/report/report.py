@@ -1,20 +1,21 @@
-"""What a comparison says: its sections, before they are written in any format."""
+"""The content of a comparison, section by section, independent of how it is rendered."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from taskrobust.report.cells import Table
-from taskrobust.report.compared import Compared
-from taskrobust.report.comparison import Statistic
-from taskrobust.report.comparison_plots import Style, draw_effective_tasks, draw_gain_and_cost, draw_gains, styles
-from taskrobust.report.comparison_tables import comparison_table, cost_table
-from taskrobust.report.plots import draw_risks_and_weights
-from taskrobust.report.risks import compare_risks
-from taskrobust.report.runs import mean_run
-from taskrobust.report.scores import compare_scores
-from taskrobust.report.sources import Source
+from taskrobust.report.comparison import Comparison, Statistic, compare_risks, compare_scores
+from taskrobust.report.plots import (
+    Style,
+    draw_effective_tasks,
+    draw_gain_and_cost,
+    draw_gains,
+    draw_risks_and_weights,
+    styles,
+)
+from taskrobust.report.runs import Source, mean_run
+from taskrobust.report.tables import Table, comparison_table, cost_table
 from taskrobust.report.verdict import details, headline
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class Plot:
 
     Args:
         name: Name of its file.
-        caption: What it shows.
-        draw: Draws it.
+        caption: Its caption.
+        draw: Draws the figure.
     """
 
     name: str
@@ -38,13 +39,13 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
+    """A section of the report.
 
     Args:
         title: Its title.
         table: Its table.
-        headline: What a reader should see first; empty if there is nothing to say.
-        details: Sentences below it.
+        headline: The main finding; empty if there is none.
+        details: Further findings.
         plots: Its plots.
     """
 
@@ -62,8 +63,8 @@ class Report:
     Args:
         labels: The labels.
         baseline: The label that gains are over.
-        sections: Its parts.
-        warnings: Sentences on what was not found, or was left out.
+        sections: Its sections.
+        warnings: Sentences on runs that were not found or were left out.
     """
 
     labels: Sequence[str]
@@ -73,13 +74,13 @@ class Report:
 
 
 def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic, warnings: Sequence[str] = ()) -> Report:
-    """Compare all that was found.
+    """Compare the scores, risks and costs of all labels.
 
     Args:
         sources: All labels.
         baseline: The label that gains are over.
         statistic: Center of the runs of a task.
-        warnings: Sentences on what was not found.
+        warnings: Sentences on runs that were not found.
     """
     labels = [source.label for source in sources]
     look = styles(labels)
@@ -101,16 +102,15 @@ def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic, 
     return Report(labels, baseline, sections, [*warnings, *left_out])
 
 
-def _comparison_plots(compared: Compared, name: str, look: Mapping[str, Style]) -> list[Plot]:
-    comparison = compared.comparison
+def _comparison_plots(comparison: Comparison, name: str, look: Mapping[str, Style]) -> list[Plot]:
     if len(comparison.labels) < 2:
         return []
     plots = [
         Plot(
             f"{name}_gains",
-            f"Gain of each task over {comparison.baseline}. A bar is a label's standard deviation over runs, the band "
-            f"that of {comparison.baseline}.",
-            partial(draw_gains, compared, look),
+            f"Gain of each task over {comparison.baseline}. Bars: standard deviation over runs. Band: that of "
+            f"{comparison.baseline}.",
+            partial(draw_gains, comparison, look),
         )
     ]
     if comparison.standings:
@@ -118,7 +118,7 @@ def _comparison_plots(compared: Compared, name: str, look: Mapping[str, Style]) 
             f"Gain in the worst case against gain in the mean, {comparison.baseline} at the origin. "
             "Bars: standard deviation over runs."
         )
-        plots.insert(0, Plot(f"{name}_gain_and_cost", caption, partial(draw_gain_and_cost, compared, look)))
+        plots.insert(0, Plot(f"{name}_gain_and_cost", caption, partial(draw_gain_and_cost, comparison, look)))
     return plots
 
 
@@ -134,14 +134,14 @@ def _training_plots(sources: Sequence[Source], look: Mapping[str, Style]) -> lis
     return [
         Plot(
             "risks_and_weights",
-            "Risk and weight of each task over the steps of pre-training, mean over runs. The thick line is the worst "
-            "task at the end.",
+            "Risk and weight of each task over pre-training steps, mean over runs. Thick line: the worst task at the "
+            "end.",
             partial(draw_risks_and_weights, means),
         ),
         Plot(
             "effective_tasks",
-            "Effective number of tasks, the exponential of the weights' entropy: all tasks for even weights, 1 where "
-            "one task has all the weight.",
+            "Effective number of tasks: the exponential of the entropy of the weights. It is the number of tasks for "
+            "equal weights, and 1 if one task has all the weight.",
             partial(draw_effective_tasks, runs, look),
         ),
     ]

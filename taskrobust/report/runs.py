@@ -1,22 +1,38 @@
+"""Find and read run folders: the runs of each label with their metrics, scores, costs and settings."""
+
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from statistics import fmean, median
+from typing import Any, Final
+
+import yaml
+
+from taskrobust._io.settings import differences
+from taskrobust.training.results import COST, RESULTS, Result, StepCost, read_cost, read_results
+from taskrobust.training.run_folder import may_change
 
 Line = dict[str, Any]
 
-METRICS = "metrics.jsonl"
+METRICS: Final = "metrics.jsonl"
+CONFIG: Final = "config.yaml"
+
+_SAME_IN_SEEDS: Final = ("weighting", "risk", "modalities", "bert", "mae", "optim", "loop.steps", "loop.epochs")
+"""Settings that all pre-training runs of a label share."""
+
+_OF_ONE_RUN: Final = ("model", "encoder", "glue", "tasks", "seeds", "predict")
+"""Settings in which comparable fine-tunings may differ, in addition to those that may change within a run."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder says about its run.
+    """The metrics of a run.
 
     Args:
-        label: What tables and plots call it.
+        label: Name of the run in tables and plots.
         training: The lines of metrics.jsonl on training steps.
         held_out: The lines on held-out evaluations.
     """
@@ -27,19 +43,53 @@ class RunRecord:
 
     @property
     def weighted_tasks(self) -> list[str]:
-        """The tasks that the weighting weighs, so not those of a fixed weight; none before the first line."""
+        """The tasks that the weighting weights, without those of fixed weight; empty before the first line."""
         return list(self.training[0]["weights"]) if self.training else []
+
+    @property
+    def samples_per_second(self) -> float:
+        """Median over the training lines, of which there is at least one."""
+        return float(median(line["samples_per_second"] for line in self.training))
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean number of samples per step over ``samples_per_second``."""
+        last = self.training[-1]
+        return float(last["samples"] / last["step"] / self.samples_per_second)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The runs of a label.
+
+    Args:
+        label: The label.
+        pretraining: The pre-training runs, by folder.
+        results: The results of fine-tuning, with the folder of each.
+        costs: Steps that ``taskrobust step-cost`` measured.
+        left_out: Sentences on runs that were found but not used.
+    """
+
+    label: str
+    pretraining: dict[Path, RunRecord]
+    results: list[tuple[Path, Result]]
+    costs: list[StepCost]
+    left_out: list[str]
+
+
+class NoRunError(ValueError):
+    """A label has no run."""
 
 
 def read_run(path: Path, label: str) -> RunRecord:
-    """Read a run folder.
+    """Read the run folder of a run that was evaluated.
 
     Args:
         path: The run folder.
-        label: What tables and plots call the run.
+        label: Name of the run in tables and plots.
 
     Raises:
-        ValueError: If the folder holds no evaluation yet, or metrics.jsonl a line that is not JSON.
+        ValueError: If the folder holds no evaluation yet, or a line of metrics.jsonl is not JSON.
     """
     record = read_unfinished(path, label)
     if not record.held_out:
@@ -48,18 +98,18 @@ def read_run(path: Path, label: str) -> RunRecord:
 
 
 def read_unfinished(path: Path, label: str) -> RunRecord:
-    """Read a run folder, of a run that may not have been evaluated yet.
+    """Read the run folder of a run that may not have been evaluated yet.
 
     Args:
         path: The run folder.
-        label: What tables and plots call the run.
+        label: Name of the run in tables and plots.
 
     Raises:
         ValueError: If there is no metrics.jsonl, or a line of it is not JSON.
     """
     metrics = path / METRICS
     if not metrics.exists():
-        raise ValueError(f"Expected a run folder with metrics.jsonl, got {path}.")
+        raise ValueError(f"Expected a run folder with {METRICS}, got {path}.")
     lines = _read_lines(metrics)
     training = [line for line in lines if line["split"] == "train"]
     held_out = [line for line in lines if line["split"] == "held_out"]
@@ -67,7 +117,7 @@ def read_unfinished(path: Path, label: str) -> RunRecord:
 
 
 def mean_run(runs: Sequence[RunRecord]) -> RunRecord:
-    """The mean of runs that differ in their seed, on the steps that all of them logged.
+    """Average runs that differ in their seed, over the steps that all of them logged.
 
     Args:
         runs: The runs, of the same tasks.
@@ -77,19 +127,108 @@ def mean_run(runs: Sequence[RunRecord]) -> RunRecord:
         return first
     by_step = [{line["step"]: line for line in run.training} for run in runs]
     steps = [step for step in by_step[0] if all(step in lines for lines in by_step)]
+    keys = ("risks", "weights", "effective_tasks")
+    training = [_mean_line([lines[step] for lines in by_step], keys) for step in steps]
     last = _mean_line([run.held_out[-1] for run in runs], ("risks",))
-    candidates = [task for task in first.weighted_tasks or last["risks"] if task in last["risks"]]
-    last["worst_task"] = max(
-        candidates, key=lambda task: math.inf if last["risks"][task] is None else last["risks"][task]
-    )
-    training = [
-        _mean_line([lines[step] for lines in by_step], ("risks", "weights", "effective_tasks")) for step in steps
-    ]
+    risks = {task: math.inf if risk is None else risk for task, risk in last["risks"].items()}
+    last["worst_task"] = max((task for task in first.weighted_tasks or risks if task in risks), key=risks.__getitem__)
     return RunRecord(first.label, training, [last])
 
 
+def find_sources(runs: Sequence[str], warn: bool = False) -> tuple[list[Source], list[str]]:
+    """Find the runs of all labels, and return warnings about labels without a run.
+
+    Args:
+        runs: LABEL=FOLDER, or FOLDER, which is labeled by its name without ``-seed`` and a number at the end.
+        warn: Whether to leave out a label without a run and warn of it if another label has one, instead of raising.
+
+    Raises:
+        ValueError: If a folder does not exist, a label has no run, or runs of a label differ in more than the seed.
+    """
+    sources, warnings = [], []
+    for label, folders in labeled_folders(runs).items():
+        absent = [folder for folder in folders if not folder.is_dir()]
+        if absent and not warn:
+            raise ValueError(f"Expected LABEL=FOLDER or a folder, there is no folder {absent[0]} for {label!r}.")
+        try:
+            sources.append(find_source(label, folders))
+            warnings += [f"{label}: there is no folder {folder}." for folder in absent]
+        except NoRunError as error:
+            if not warn:
+                raise
+            warnings.append(f"{label} is left out. {error}")
+    if not sources:
+        raise ValueError(" ".join(warnings))
+    return sources, warnings
+
+
+def labeled_folders(runs: Sequence[str]) -> dict[str, list[Path]]:
+    """The folders of each label.
+
+    Args:
+        runs: LABEL=FOLDER, or FOLDER, which is labeled by its name without ``-seed`` and a number at the end.
+    """
+    folders: dict[str, list[Path]] = {}
+    for run in runs:
+        label, equals, path = run.partition("=")
+        folder = Path(path if equals else run)
+        label = label if equals else re.sub(r"-seed\d+$", "", folder.resolve().name)
+        folders.setdefault(label, []).append(folder)
+    return folders
+
+
+def find_source(label: str, folders: Sequence[Path]) -> Source:
+    """Find all runs and measured costs in folders and their subfolders.
+
+    Args:
+        label: Their label.
+        folders: The folders.
+
+    Raises:
+        NoRunError: If there is no run.
+        ValueError: If runs differ in more than the seed.
+    """
+    finished = _having(folders, RESULTS)
+    results = [(folder, result) for folder in finished for result in read_results(folder)]
+    pretraining, left_out = {}, []
+    for folder in _having(folders, METRICS):
+        if folder in finished or not (folder / CONFIG).exists():
+            continue
+        run = read_unfinished(folder, label)
+        if len(run.weighted_tasks) == 1:
+            left_out.append(f"{label}: the fine-tuning in {folder} is not finished and left out.")
+        elif not run.held_out:
+            left_out.append(f"{label}: {folder} was not evaluated yet and is left out.")
+        else:
+            pretraining[folder] = run
+    costs = [read_cost(folder) for folder in _having(folders, COST)]
+    if not pretraining and not results and not costs:
+        found = f" ({' '.join(left_out)})" if left_out else ""
+        places = " and ".join(map(str, folders))
+        raise NoRunError(
+            f"Expected a run in {places}: a folder with {METRICS} and {CONFIG}, or with {RESULTS}; got none{found}."
+        )
+    _check_same(label, list(pretraining))
+    return Source(label, pretraining, results, costs, left_out)
+
+
+def differing_settings(folders: Sequence[Path]) -> list[str]:
+    """Sentences on how the settings of fine-tunings differ from those of the first, except for seed and model.
+
+    Args:
+        folders: Run folders of one task. Those without a config.yaml are ignored.
+    """
+    configs = {folder: _fine_tuning_settings(folder) for folder in folders if (folder / CONFIG).exists()}
+    first = next(iter(configs), None)
+    found: dict[str, Path] = {}
+    for folder, config in configs.items():
+        if first is not None and (changed := differences(configs[first], config, may_change(first))):
+            found.setdefault("; ".join(changed), folder)
+    return [f"{changed} ({first} and {folder})." for changed, folder in found.items()]
+
+
 def _read_lines(metrics: Path) -> list[Line]:
-    """All whole lines: the last one of a run that goes on, or that was cut off, may be torn."""
+    """All complete lines; the last line of a run that is running or was interrupted may be incomplete."""
     lines = []
     for number, text in enumerate(metrics.read_text().splitlines(keepends=True), start=1):
         if not text.endswith("\n"):
@@ -113,6 +252,41 @@ def _mean_line(lines: Sequence[Line], keys: Sequence[str]) -> Line:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Of the values that there are; a task may be absent from the steps of a line."""
+    """The mean of the known values: a task may be absent from the steps of a line."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def _having(folders: Sequence[Path], name: str) -> list[Path]:
+    """All folders that hold a file of this name, without repetitions."""
+    found = {file.parent.resolve(): file.parent for folder in folders for file in sorted(folder.rglob(name))}
+    return list(found.values())
+
+
+def _check_same(label: str, folders: Sequence[Path]) -> None:
+    configs = [_read_config(folder) for folder in folders]
+    for folder, config in zip(folders, configs, strict=True):
+        for key in _SAME_IN_SEEDS:
+            first, this = _setting(configs[0], key), _setting(config, key)
+            if first != this:
+                raise ValueError(
+                    f"Expected runs under the label {label!r} that differ in the seed only, got {key} {first} in "
+                    f"{folders[0]} and {this} in {folder}. Give each its own label: LABEL=FOLDER."
+                )
+
+
+def _setting(config: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.partition(".")
+    value = config.get(section)
+    return value.get(name) if name and value is not None else value
+
+
+def _fine_tuning_settings(folder: Path) -> dict[str, Any]:
+    settings = {name: value for name, value in _read_config(folder).items() if name not in _OF_ONE_RUN}
+    settings["loop"] = {name: value for name, value in settings.get("loop", {}).items() if name != "seed"}
+    return settings
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text())
+    return config

@@ -1,33 +1,29 @@
-"""The sentences that say what came of a comparison."""
+"""Sentences on the outcome of a comparison."""
 
 import math
 from collections.abc import Mapping
 
-from taskrobust.report.compared import Compared
 from taskrobust.report.comparison import Comparison, Estimate, Standing
 
 
-def headline(compared: Compared) -> str:
-    """Which label is best in the worst case, and what that costs; empty if nothing can be compared."""
-    comparison = compared.comparison
+def headline(comparison: Comparison) -> str:
+    """Which label is best in the worst case, and its cost in the mean; empty if nothing can be compared."""
     if len(comparison.standings) < 2:
         return ""
-    quantity = comparison.quantity
     alike = _best_in_the_worst_case(comparison)
     best = alike[0]
     standing = comparison.standings[best]
-    worst = f"{quantity.extreme} {quantity.noun} {_text(comparison, standing.worst)}"
+    worst = f"{comparison.quantity.extreme} {comparison.quantity.noun} {_text(comparison, standing.worst)}"
     if len(alike) > 1:
-        return f"Alike in the worst case: {', '.join(alike)} ({worst})."
-    sentence = f"Best in the worst case: {best} ({worst}, {compared.names[standing.worst_task]})"
+        return f"Tied in the worst case: {', '.join(alike)} ({worst})."
+    sentence = f"Best in the worst case: {best} ({worst}, {comparison.titles[standing.worst_task]})"
     if best == comparison.baseline:
         return f"{sentence}, the baseline."
     return f"{sentence}, {_gain(comparison, standing)}; {_cost(comparison, standing)}."
 
 
-def details(compared: Compared) -> list[str]:
-    """What else a reader should know: who is within the spread of the best, the other worst case, the mean."""
-    comparison = compared.comparison
+def details(comparison: Comparison) -> list[str]:
+    """Further findings: labels within the spread of the best, the smallest gain of a task, the best mean."""
     standings = comparison.standings
     if len(standings) < 2:
         return []
@@ -38,9 +34,9 @@ def details(compared: Compared) -> list[str]:
     mean_rivals = _within_the_spread(best_means[0], {k: v for k, v in means.items() if k not in best_means[1:]})
     single = all(standing.worst.runs == 1 for standing in standings.values())
     return [
-        *(["One run each: nothing is known of the spread."] if single else []),
-        *([f"Within the spread of the best in the worst case: {rivals}."] if rivals else []),
-        _smallest_gain(compared),
+        *(["One run per label: the spread is unknown."] if single else []),
+        *([f"Within the spread of the best worst case: {rivals}."] if rivals else []),
+        _smallest_gain(comparison),
         f"Best in the mean: {', '.join(best_means)} ({_text(comparison, means[best_means[0]])})"
         + (f"; within its spread: {mean_rivals}." if mean_rivals else "."),
     ]
@@ -51,14 +47,13 @@ def _within_the_spread(best: str, estimates: Mapping[str, Estimate]) -> str:
     return ", ".join(label for label in others if estimates[label].overlaps(estimates[best]))
 
 
-def _smallest_gain(compared: Compared) -> str:
+def _smallest_gain(comparison: Comparison) -> str:
     """The worst case that does not compare values of different tasks."""
-    comparison = compared.comparison
     others = [(s.least_gain, label, s) for label, s in comparison.standings.items() if label != comparison.baseline]
     parts = []
     for gain, label, standing in sorted(others, key=lambda other: -other[0]):
         close = ", within the spread" if comparison.is_close(label, standing.least_gain_task) else ""
-        task = compared.names[standing.least_gain_task]
+        task = comparison.titles[standing.least_gain_task]
         parts.append(f"{label} {gain:+z.{comparison.quantity.decimals}f} ({task}{close})")
     return f"Smallest gain of a task over {comparison.baseline}: {', '.join(parts)}."
 
@@ -68,10 +63,9 @@ def _best_in_the_worst_case(comparison: Comparison) -> list[str]:
 
 
 def _best(comparison: Comparison, estimates: Mapping[str, Estimate]) -> list[str]:
-    """The labels of the best value, most often one."""
-    sign = 1 if comparison.quantity.larger_is_better else -1
-    best = max(estimates, key=lambda label: sign * estimates[label].value)
-    return [label for label in estimates if label == best or estimates[label].value == estimates[best].value]
+    """The labels with the best value, usually one."""
+    best = comparison.quantity.best(estimate.value for estimate in estimates.values())
+    return [label for label, estimate in estimates.items() if estimate.value == best]
 
 
 def _gain(comparison: Comparison, standing: Standing) -> str:

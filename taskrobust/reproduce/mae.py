@@ -1,25 +1,24 @@
-"""The plan of Table 2 and Figure 3: pre-trainings of MM-MAE, and the fine-tunings that build on each."""
+"""The plan of Table 2 and Figure 3: pre-trainings of MM-MAE and their fine-tunings."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from taskrobust.reproduce.configs import config, weighting_config
 from taskrobust.reproduce.plan import Part
-from taskrobust.reproduce.scales import Scale, Step, longest_chains_first
+from taskrobust.reproduce.scales import Scale, Step, longest_chains_first, pretraining
 
 WEIGHTINGS = ("average", "uncertainty", "gradnorm", "dwa", "minimax")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a scale runs.
+    """The commands of a scale.
 
     Attributes:
         pretrain: The pre-training.
         tasks: The fine-tunings by task.
         images: Options that name the images of Figure 3.
-        cost: Options with which a pre-training step is measured.
-        jobs: Parts at a time.
+        cost: Options with which the cost of a pre-training step is measured.
+        jobs: Number of parts that run in parallel.
     """
 
     pretrain: Step
@@ -72,34 +71,30 @@ RECIPES: dict[Scale, Recipe] = {
 def fine_tunings(
     recipe: Recipe, folders: dict[tuple[str, int], Path], tasks: tuple[str, ...], processes: int
 ) -> list[Part]:
-    """Pre-trainings, and the fine-tunings that build on each."""
+    """Pre-trainings and their fine-tunings.
+
+    Args:
+        recipe: Commands of the scale.
+        folders: Folders of the runs by weighting and seed.
+        tasks: The tasks to fine-tune on.
+        processes: Number of processes per part.
+
+    Raises:
+        ValueError: If a weighting is unknown.
+    """
     parts = []
-    for (weighting, seed), place in folders.items():
-        name = f"{weighting}/seed{seed}"
-        overlays = [config(recipe.pretrain.config), weighting_config(weighting, "vision")]
-        pretrain = Part(
-            name=f"{name}/pretrain",
-            command=(
-                *("pretrain-mae", *(word for overlay in overlays for word in ("--config", overlay))),
-                *("--loop.seed", str(seed), "--output", str(place / "pretrain")),
-            ),
-            finished=(place / "pretrain/model/evaluation.json",),
-            minutes=recipe.pretrain.minutes,
-            processes=processes,
-            batches=recipe.pretrain.batches(processes),
-        )
+    for (weighting, seed), folder in folders.items():
+        pretrain = pretraining("pretrain-mae", "vision", recipe.pretrain, weighting, seed, folder, processes)
         parts.append(pretrain)
         for task in tasks:
             step = recipe.tasks[task]
-            command = (
-                *("finetune-vision", "--config", config(step.config), "--model", str(place / "pretrain")),
-                *("--loop.seed", str(seed), "--output", str(place / task)),
-            )
-            finished = (place / task / "results.json",)
             tuned = Part(
-                name=f"{name}/{task}",
-                command=command,
-                finished=finished,
+                name=f"{weighting}/seed{seed}/{task}",
+                command=(
+                    *("finetune-vision", "--config", step.path, "--model", str(folder / "pretrain")),
+                    *("--loop.seed", str(seed), "--output", str(folder / task)),
+                ),
+                finished=(folder / task / "results.json",),
                 needs=(pretrain.name,),
                 minutes=step.minutes,
                 processes=processes,

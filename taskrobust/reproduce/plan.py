@@ -1,8 +1,7 @@
-"""Many commands as one piece of work that can be cut off, looked at and continued."""
+"""A plan of commands that can be inspected, interrupted and resumed."""
 
 import json
 import shlex
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from taskrobust._io.atomic import write_atomically
+from taskrobust._io.atomic import checksum, write_atomically
 from taskrobust._io.paths import unset_variables
 
 
@@ -19,15 +18,14 @@ class Part:
     """A command of a plan.
 
     Args:
-        name: What the plan calls it, and the name of its log.
+        name: Name of the part and of its log.
         command: Words after ``taskrobust``.
-        finished: Files that are all there when, and only when, the command has come to its end. Without any it runs
-            every time.
-        needs: Names of the parts that it builds on: it does not start unless they are finished.
-        after: Names of the parts that it waits for, whatever becomes of them.
-        minutes: How long it takes, as measured on the machine that the plan is made for. None where nobody measured.
-        processes: Processes that torchrun starts; 1 starts without torchrun.
-        batches: Further options, which only fit the command to the number of processes.
+        finished: Files that all exist if and only if the command has finished. Without any, it runs every time.
+        needs: Names of the parts that must have finished before it starts.
+        after: Names of the parts that must have finished or failed before it starts.
+        minutes: Estimated time, as measured on the machine that the plan is for. None if not measured.
+        processes: Number of processes. More than one are started by torchrun.
+        batches: Further options that do not change its result, such as those that depend on the number of processes.
     """
 
     name: str
@@ -41,7 +39,7 @@ class Part:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it need not run."""
+        """Whether the command has finished."""
         return bool(self.finished) and all(file.exists() for file in self.finished)
 
     def shell(self) -> str:
@@ -50,19 +48,19 @@ class Part:
         return shlex.join([*torchrun, "taskrobust", *self.command, *self.batches])
 
     def identity(self) -> list[str]:
-        """What it computes, wherever it is started: configurations by their content."""
+        """The command independent of paths: configurations by name and content."""
         return [_content(word) if word.endswith(".yaml") else word for word in self.command]
 
 
 class Plan:
-    """Parts in an order in which they can run, in a folder that remembers them.
+    """Parts in an order in which they can run, recorded in a folder.
 
     Args:
-        folder: Where plan.json, logs/ and the parts' own folders are.
-        parts: The parts; what one needs comes before it.
+        folder: Folder of plan.json and logs/.
+        parts: The parts. Each comes after those that it needs.
 
     Raises:
-        ValueError: If the folder holds a plan in which a part of the same name is another command.
+        ValueError: If the folder holds a plan with another command for one of the parts.
     """
 
     def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
@@ -82,7 +80,7 @@ class Plan:
                 )
 
     def save(self) -> None:
-        """Write plan.json: what a part is, and how long it took."""
+        """Write plan.json: the command of each part, and the time it took."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in self.parts:
             note = {"command": part.shell(), "identity": part.identity()}
@@ -90,22 +88,22 @@ class Plan:
         write_atomically(self._file, json.dumps(self._before, indent=2) + "\n")
 
     def took(self, part: Part, seconds: float) -> None:
-        """Note how long a part took, in this run of it."""
+        """Record the time that a part took."""
         self._before[part.name]["seconds"] = round(seconds, 1)
         self.save()
 
     def log(self, part: Part) -> Path:
-        """Where what the part prints is kept."""
+        """The log of a part, with all its output."""
         return self.folder / "logs" / f"{part.name.replace('/', '-')}.log"
 
     def unset_variables(self) -> dict[str, str]:
-        """Environment variables that are not set, each with what names it: a configuration or an option."""
+        """Environment variables that are not set, each with the configuration or option that names it."""
         words = [word for part in self.parts if not part.is_finished for word in part.command]
         texts = {word: Path(word).read_text() if word.endswith(".yaml") else word for word in words}
         return {name: word for word, text in texts.items() for name in unset_variables(text)}
 
     def table(self, jobs: int) -> Table:
-        """The parts with their state and their time, for a terminal."""
+        """The parts with state and time, for a terminal."""
         table = Table(title=f"Plan of {self.folder}", caption=self._total(jobs), caption_justify="left")
         for column in ("part", "state"):
             table.add_column(column, overflow="fold")
@@ -123,11 +121,11 @@ class Plan:
         left = [part for part in self.parts if not part.is_finished]
         known = [part.minutes for part in left if part.minutes is not None]
         unknown = len(left) - len(known)
-        times = [f"about {sum(known) / jobs:.0f} minutes with {jobs} at a time"] if known or not left else []
-        times += [f"how long {unknown} of them take was never measured"] if unknown else []
-        return f"{len(left)} of {len(self.parts)} parts to do: {', and '.join(times)}."
+        times = [f"about {sum(known) / jobs:.0f} minutes with {jobs} in parallel"] if known or not left else []
+        times += [f"an unknown time for {unknown} of them"] if unknown else []
+        return f"{len(left)} of {len(self.parts)} parts to do: {' and '.join(times)}."
 
 
 def _content(config: str) -> str:
     """Name and checksum of a configuration file."""
-    return f"{Path(config).name}#{zlib.crc32(Path(config).read_bytes()):08x}"
+    return f"{Path(config).name}#{checksum(Path(config)):08x}"

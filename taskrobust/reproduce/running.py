@@ -12,7 +12,7 @@ from taskrobust.reproduce.plan import Part, Plan
 
 _LAST_LINES = 12
 _PATIENCE = 60.0
-"""Seconds in which a command that is told to stop may write a checkpoint."""
+"""Seconds that a stopped command has to write a checkpoint."""
 
 _CHILD = """
 import os, runpy, signal, sys, threading
@@ -26,17 +26,17 @@ threading.Thread(target=end_with_parent, daemon=True).start()
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
-"""Runs a module as ``python -m`` would, until the pipe to its parent is closed: also where the parent was killed."""
+"""Runs a module as ``python -m`` does, until the pipe to its parent closes, even if the parent is killed."""
 
 
 class Run:
-    """Runs what is not finished of a plan, several parts at a time. A part that fails stops only what builds on it.
+    """Runs the unfinished parts of a plan, several in parallel. A failed part stops only the parts that need it.
 
     Args:
         plan: The plan.
-        jobs: Parts at a time. Each has its share of the cores.
-        console: Where it says what starts and what is finished.
-        watch: Called several times a second while parts run.
+        jobs: Number of parts that run in parallel. They share the cores evenly.
+        console: Console for progress messages.
+        watch: Called several times per second while parts run.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Run:
         self._running: dict[subprocess.Popen[bytes], tuple[Part, float]] = {}
 
     def to_the_end(self) -> None:
-        """Run, and stop the parts that are running if this process is interrupted: they go on the next time.
+        """Run all parts. If this process is interrupted, stop the running ones, which resume the next time.
 
         Raises:
             RuntimeError: If a part failed.
@@ -68,12 +68,12 @@ class Run:
             missing = len(self.plan.parts) - len(self.finished)
             logs = "\n".join(f"  {part.name}: {self.plan.log(part)}" for part in self.failed)
             raise RuntimeError(
-                f"{len(self.failed)} of {len(self.plan.parts)} parts failed, so that {missing} are not finished:\n"
-                f"{logs}\nWhat is finished is kept. Mend the cause, then give the same command again."
+                f"{len(self.failed)} of {len(self.plan.parts)} parts failed, {missing} are not finished:\n"
+                f"{logs}\nFinished parts are kept. Fix the cause, then run the same command again."
             )
 
     def _start(self) -> bool:
-        """Start what can be started; whether anything was."""
+        """Start all parts that can start; return whether any did."""
         started = False
         for part in self.plan.parts:
             if len(self._running) < self.jobs and self._is_ready(part):
@@ -88,9 +88,9 @@ class Run:
         return not done_with and self.finished >= set(part.needs) and gone >= set(part.after)
 
     def _blocked(self) -> set[str]:
-        """Parts that build on a failed one."""
+        """Failed parts, and parts that need one of them."""
         lost = {part.name for part in self.failed}
-        for part in self.plan.parts:  # in which what one needs comes before it
+        for part in self.plan.parts:  # each comes after those that it needs
             if lost & set(part.needs):
                 lost.add(part.name)
         return lost
@@ -116,7 +116,7 @@ class Run:
             )
 
     def _wait(self) -> None:
-        """Until a part ends."""
+        """Wait until a part ends."""
         while all(process.poll() is None for process in self._running):
             self.watch()
             time.sleep(0.2)
@@ -132,7 +132,7 @@ class Run:
             else:
                 self.failed.append(part)
                 self._say(f"{part.name} FAILED with code {process.returncode}:")
-                self._say(last_lines(self.plan.log(part)))
+                self._say(_last_lines(self.plan.log(part)))
 
     def _say(self, text: str) -> None:
         done = f"\\[{len(self.finished)}/{len(self.plan.parts)}] "
@@ -148,31 +148,36 @@ class Run:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
             _close(process)
-            self._say(f"{part.name} was stopped; the same command goes on with it.")
+            self._say(f"{part.name} was stopped. The same command resumes it.")
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
-    """Close the pipe by which a child knows that its parent is there."""
+    """Close the pipe that tells a child that its parent is alive."""
     assert process.stdin is not None
     process.stdin.close()
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def last_lines(log: Path) -> str:
+def _last_lines(log: Path) -> str:
     """The end of a log, indented."""
     lines = log.read_text(errors="replace").rstrip().splitlines()[-_LAST_LINES:]
     return "\n".join(f"    {line}" for line in lines)
 
 
 def carry_out(plan: Plan, jobs: int, dry_run: bool) -> None:
-    """Run a plan, or print it, its commands and how long it takes.
+    """Run a plan, or print it with its commands and estimated time.
+
+    Args:
+        plan: The plan.
+        jobs: Number of parts that run in parallel.
+        dry_run: Whether to print only.
 
     Raises:
-        ValueError: If it needs an environment variable that is not set.
+        ValueError: If an environment variable is not set.
         RuntimeError: If a part failed.
     """
     unset = plan.unset_variables()

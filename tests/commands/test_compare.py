@@ -9,9 +9,9 @@ import pytest
 from matplotlib import image
 
 from taskrobust.commands.compare import compare
-from taskrobust.report.formats import json_value
+from taskrobust.report.render import json_value
 from taskrobust.report.report import make_report
-from taskrobust.report.sources import find_source, labelled_folders
+from taskrobust.report.runs import find_source, labeled_folders
 
 Write = Callable[..., Path]
 
@@ -104,7 +104,7 @@ def test_a_single_run_has_tables_and_no_gains(write_pretraining: Write, tmp_path
     assert list(rows) == ["rgb", "depth", "mean of 2", "largest risk", "task of the largest risk", "runs"]
 
 
-def test_labels_without_a_common_task_are_shown_and_not_ranked(
+def test_labels_without_a_common_task_are_shown_but_not_ranked(
     write_scores: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_scores("a", {"rte": 0.5})
@@ -115,7 +115,7 @@ def test_labels_without_a_common_task_are_shown_and_not_ranked(
     assert "Best" not in printed
 
 
-def test_a_baseline_that_is_no_label_is_refused(runs: list[str], tmp_path: Path) -> None:
+def test_a_baseline_that_is_not_a_label_is_an_error(runs: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected a baseline among the labels \['average', .*\], got 'none'"):
         compare(runs, tmp_path / "out", baseline="none")
 
@@ -136,14 +136,14 @@ def test_a_weighting_that_failed_early_is_missing_with_a_warning(
     assert "gains are over average" in capsys.readouterr().out
 
 
-def test_another_baseline_turns_the_gains_around(runs: list[str]) -> None:
-    sources = [find_source(label, folders) for label, folders in labelled_folders(runs).items()]
+def test_another_baseline_reverses_the_gains(runs: list[str]) -> None:
+    sources = [find_source(label, folders) for label, folders in labeled_folders(runs).items()]
     for baseline, other, gain in (("average", "mini<max>", 0.5), ("mini<max>", "average", -0.5)):
         table = json_value(make_report(sources, baseline, "mean").sections[1].table)
         assert table["rows"]["gain in the largest risk"][other]["value"] == pytest.approx(gain)
 
 
-def test_a_run_that_diverged_does_not_keep_the_others_from_being_compared(
+def test_a_diverged_run_does_not_prevent_a_comparison(
     write_pretraining: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in (0, 1):

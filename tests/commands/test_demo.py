@@ -1,4 +1,4 @@
-"""The demos, as a user runs them, with tiny configurations of their own."""
+"""The demos, as a user runs them, with tiny configurations."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def runs(folder: Path) -> list[Path]:
     return [folder / "out/average-seed0", folder / "out/minimax-seed0"]
 
 
-def test_demo_compares_two_runs_and_does_not_run_what_is_finished_again(folder: Path) -> None:
+def test_demo_compares_two_runs_and_does_not_repeat_finished_ones(folder: Path) -> None:
     printed = to_the_end(folder, "demo", "--steps", 4, "--device.precision", "fp32")
     table = json.loads((folder / "out/table.json").read_text())
     assert set(table) == {"average of nine", "minimax"}

@@ -99,6 +99,8 @@ def test_all_tasks_end_with_results_a_table_and_a_submission(model: Path, glue: 
         "mnli-mm",
         "dev_mismatched",
     )
+    assert (matched.title, matched.place, matched.counted) == ("MNLI", 0, True)
+    assert (mismatched.title, mismatched.place, mismatched.counted) == ("MNLI-mm", 1, False)
     assert (matched.step, matched.seed, matched.model, matched.pretrained) == (3, 3, "last", str(model))
     (result,) = read_results(tmp_path / "mrpc/seed0")
     assert (result.metric, result.value) == ("f1", result.metrics["f1"])

@@ -124,6 +124,7 @@ def test_run_leaves_models_metrics_and_results(
     run("finetune-vision", settings(task) | {"output": str(tmp_path / "run")})
     (result,) = read_results(tmp_path / "run")
     assert (result.task, result.metric) == (task, HEADLINES[task])
+    assert result.title == {"classification": "Cls", "semseg": "Semseg", "depth": "Depth"}.get(task, task)
     assert (result.split, result.model, result.seed, result.pretrained) == ("test", "best", 0, str(pretrained))
     assert result.data == "generated rooms (shifted) at 32 px"
     lines = metrics(tmp_path / "run")

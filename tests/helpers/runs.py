@@ -8,6 +8,9 @@ import yaml
 
 from taskrobust.training.results import Result, write_results
 
+TITLES = {"mnli": "MNLI", "mnli-mm": "MNLI-mm", "qqp": "QQP", "qnli": "QNLI", "sst2": "SST-2", "cola": "CoLA"}
+TITLES |= {"stsb": "STS-B", "mrpc": "MRPC", "rte": "RTE", "classification": "Cls", "semseg": "Semseg", "depth": "Depth"}
+
 
 @pytest.fixture
 def write_pretraining(tmp_path: Path) -> Callable[..., Path]:
@@ -60,10 +63,20 @@ def write_scores(tmp_path: Path) -> Callable[..., Path]:
             "data": "GLUE",
             "pretrained": "runs/a",
         } | more
-        write_results(
-            folder,
-            [Result(task=task, value=score, metrics={}, seed=seed, **fields) for task, score in scores.items()],
-        )
+        results = [
+            Result(
+                task=task,
+                title=TITLES.get(task, task),
+                place=[*TITLES, task].index(task),
+                counted=task != "mnli-mm",
+                value=score,
+                metrics={},
+                seed=seed,
+                **fields,
+            )
+            for task, score in scores.items()
+        ]
+        write_results(folder, results)
         if settings is not None:
             (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         return folder

@@ -35,7 +35,7 @@ def test_standings_agree_with_numpy(statistic: Statistic, center: object) -> Non
         assert standing.least_gain_task == TASKS[gains.argmin()]
 
 
-def test_of_risks_the_largest_is_the_worst_and_a_smaller_one_is_a_gain() -> None:
+def test_the_largest_risk_is_the_worst_and_a_smaller_one_is_a_gain() -> None:
     runs = {"average": {"a": {0: 1.0}, "b": {0: 3.0}}, "minimax": {"a": {0: 1.5}, "b": {0: 2.0}}}
     standing = Comparison(runs, ["a", "b"], "average", RISK).standings["minimax"]
     assert (standing.worst_task, standing.worst.value, standing.worst_gain) == ("b", 2.0, 1.0)
@@ -47,7 +47,10 @@ def test_mean_and_worst_are_over_the_tasks_that_all_labels_have() -> None:
     comparison = Comparison(runs, ["a", "b"], "average", SCORE)
     assert comparison.compared == ["b"]
     assert comparison.standings["average"].mean.value == 20.0
-    assert comparison.missing("minimax") == ["a"]
+    assert comparison.warnings == [
+        "minimax lacks a.",
+        "Mean, worst case and gains are over the tasks that all labels have: b.",
+    ]
 
 
 def test_labels_without_a_common_task_have_no_standing() -> None:
@@ -62,7 +65,7 @@ def test_spread_of_the_mean_is_of_runs_that_have_all_tasks() -> None:
     assert (mean.spread, mean.runs) == (pytest.approx(np.std([1.0, 4.0], ddof=1)), 2)
 
 
-def test_one_run_has_no_spread_and_is_within_none() -> None:
+def test_one_run_has_no_spread() -> None:
     estimate = Comparison({"x": {"a": {0: 1.0}}}, ["a"], "x", SCORE).estimates["x"]["a"]
     assert math.isnan(estimate.spread)
     assert not estimate.overlaps(estimate)

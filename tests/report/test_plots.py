@@ -19,7 +19,7 @@ def record(label: str) -> RunRecord:
     return RunRecord(label, training, [{"step": 8, "risks": {"noun": 1.0}, "worst_task": "noun"}])
 
 
-def test_plot_has_a_column_a_run_and_is_not_blank(tmp_path: Path) -> None:
+def test_plot_has_one_column_per_run_and_is_not_blank(tmp_path: Path) -> None:
     plot_risks_and_weights([record("a"), record("b")], tmp_path / "plot.png")
     pixels = image.imread(tmp_path / "plot.png")
     assert pixels.shape[1] == pytest.approx(11 * 130, abs=2)

@@ -3,16 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from taskrobust.report.compared import Compared
-from taskrobust.report.comparison_tables import comparison_table, cost_table
-from taskrobust.report.formats import json_value
-from taskrobust.report.risks import compare_risks
-from taskrobust.report.scores import GLUE_EIGHT, compare_scores
-from taskrobust.report.sources import Source, find_source
+from taskrobust.report.comparison import Comparison, compare_risks, compare_scores
+from taskrobust.report.render import json_value
+from taskrobust.report.runs import Source, find_source
+from taskrobust.report.tables import comparison_table, cost_table
 from taskrobust.report.verdict import details, headline
 
 Write = Callable[..., Path]
 
+EIGHT = ("mnli", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte")
 # The paper's Table 1, in its order, and its published averages.
 TABLE_1 = {
     "bert": (84.6, 71.2, 90.5, 93.5, 52.2, 85.8, 88.9, 66.4),
@@ -20,19 +19,19 @@ TABLE_1 = {
 }
 
 
-def scores_of(sources: list[Source]) -> Compared:
+def scores_of(sources: list[Source]) -> Comparison:
     compared = compare_scores(sources, sources[0].label, "mean")
     assert compared is not None
     return compared
 
 
-def risks_of(sources: list[Source]) -> Compared:
+def risks_of(sources: list[Source]) -> Comparison:
     compared = compare_risks(sources, sources[0].label, "mean")
     assert compared is not None
     return compared
 
 
-def rows(compared: Compared) -> dict[str, list[object]]:
+def rows(compared: Comparison) -> dict[str, list[object]]:
     value = json_value(comparison_table(compared, "x", "X"))
     return {name: [cell["value"] for cell in cells.values()] for name, cells in value["rows"].items()}
 
@@ -40,7 +39,7 @@ def rows(compared: Compared) -> dict[str, list[object]]:
 @pytest.fixture
 def glue(write_scores: Write, tmp_path: Path) -> list[Source]:
     for label, row in TABLE_1.items():
-        scores = {task: score / 100 for task, score in zip(GLUE_EIGHT, row, strict=True)}
+        scores = {task: score / 100 for task, score in zip(EIGHT, row, strict=True)}
         write_scores(label, scores | {"mnli-mm": scores["mnli"] - 0.01})
     return [find_source(label, [tmp_path / label]) for label in TABLE_1]
 
@@ -63,7 +62,7 @@ def test_verdict_names_the_best_in_the_worst_case_and_its_cost(glue: list[Source
         "Best in the worst case: minimax (lowest score 61.4, CoLA), 9.2 better than bert; gains 1.7 in the mean."
     )
     assert details(compared) == [
-        "One run each: nothing is known of the spread.",
+        "One run per label: the spread is unknown.",
         "Smallest gain of a task over bert: minimax -2.2 (SST-2).",
         "Best in the mean: minimax (80.9).",
     ]
@@ -73,11 +72,11 @@ def test_equal_scores_have_no_winner(write_scores: Write, tmp_path: Path) -> Non
     write_scores("a", {"cola": 0.0, "rte": 0.5})
     write_scores("b", {"cola": 0.5, "rte": 0.0})
     compared = scores_of([find_source(label, [tmp_path / label]) for label in "ab"])
-    assert headline(compared) == "Alike in the worst case: a, b (lowest score 0.0)."
+    assert headline(compared) == "Tied in the worst case: a, b (lowest score 0.0)."
     assert "Best in the mean: a, b (25.0)." in details(compared)
 
 
-def test_differences_within_the_spread_are_said_to_be(write_scores: Write, tmp_path: Path) -> None:
+def test_differences_within_the_spread_are_marked(write_scores: Write, tmp_path: Path) -> None:
     for seed, noise in enumerate((-0.02, 0.0, 0.02)):
         write_scores(f"a/{seed}", {"semseg": 0.50 + noise, "depth": 0.7}, seed)
         write_scores(f"b/{seed}", {"semseg": 0.51 + noise, "depth": 0.6}, seed)
@@ -86,12 +85,12 @@ def test_differences_within_the_spread_are_said_to_be(write_scores: Write, tmp_p
         "Best in the worst case: b (lowest score 51.0 ± 2.0, Semseg), 1.0 better than a (within the spread); costs "
         "4.5 in the mean."
     )
-    assert details(compared)[0] == "Within the spread of the best in the worst case: a."
+    assert details(compared)[0] == "Within the spread of the best worst case: a."
     gain = comparison_table(compared, "x", "X").rows[-4]
     assert (gain.name, [cell.close for cell in gain.cells]) == ("gain in the lowest score", [False, True])
 
 
-def test_missing_tasks_are_excluded_for_all_labels_and_said(write_scores: Write, tmp_path: Path) -> None:
+def test_missing_tasks_are_excluded_for_all_labels_with_a_warning(write_scores: Write, tmp_path: Path) -> None:
     write_scores("a", {"semseg": 0.5, "depth": 0.7, "classification": 0.1})
     write_scores("b", {"semseg": 0.4, "depth": 0.8})
     compared = scores_of([find_source(label, [tmp_path / label]) for label in "ab"])
@@ -134,7 +133,7 @@ def test_scores_on_different_data_are_not_compared(write_scores: Write, tmp_path
     write_scores("a", {"mrpc": 0.5}, data="GLUE")
     write_scores("b", {"mrpc": 0.9}, data="miniature GLUE")
     compared = scores_of([find_source(label, [tmp_path / label]) for label in "ab"])
-    assert not compared.comparison.standings
+    assert not compared.standings
     assert compared.warnings == [
         "a lacks MRPC, miniature GLUE.",
         "b lacks MRPC, GLUE.",
@@ -142,7 +141,7 @@ def test_scores_on_different_data_are_not_compared(write_scores: Write, tmp_path
     ]
 
 
-def test_fine_tunings_with_other_settings_are_said(write_scores: Write, tmp_path: Path) -> None:
+def test_fine_tunings_with_other_settings_are_a_warning(write_scores: Write, tmp_path: Path) -> None:
     for label, seed, lr, epochs in (("a", 0, 0.1, 3), ("a", 1, 0.1, 3), ("b", 0, 0.2, 3), ("b", 1, 0.1, 9)):
         settings = {
             "model": f"runs/{label}",
@@ -155,27 +154,27 @@ def test_fine_tunings_with_other_settings_are_said(write_scores: Write, tmp_path
     compared = scores_of([find_source(label, [tmp_path / label]) for label in "ab"])
     first = tmp_path / "a/0"
     assert compared.warnings == [
-        f"Semseg was not fine-tuned alike: optim.lr is 0.1 there and 0.2 here ({first} and {tmp_path / 'b/0'}).",
-        f"Semseg was not fine-tuned alike: loop.epochs is 3 there and 9 here ({first} and {tmp_path / 'b/1'}).",
+        f"Semseg was fine-tuned differently: optim.lr is 0.1 there and 0.2 here ({first} and {tmp_path / 'b/0'}).",
+        f"Semseg was fine-tuned differently: loop.epochs is 3 there and 9 here ({first} and {tmp_path / 'b/1'}).",
     ]
 
 
-def test_two_scores_of_one_run_are_refused_and_a_copy_counts_once(write_scores: Write, tmp_path: Path) -> None:
+def test_two_scores_of_one_run_are_an_error_and_a_copy_counts_once(write_scores: Write, tmp_path: Path) -> None:
     write_scores("a/one", {"rte": 0.5})
     write_scores("a/copy", {"rte": 0.5})
-    assert scores_of([find_source("a", [tmp_path / "a"])]).comparison.estimates["a"]["rte"].runs == 1
+    assert scores_of([find_source("a", [tmp_path / "a"])]).estimates["a"]["rte"].runs == 1
     write_scores("a/other", {"rte": 0.6})
     with pytest.raises(ValueError, match=r"Expected one result of rte with seed 0 from runs/a under 'a', got 0\.5 in"):
         scores_of([find_source("a", [tmp_path / "a"])])
 
 
-def test_a_score_that_is_no_number_names_file_and_field(write_scores: Write) -> None:
+def test_a_score_that_is_not_a_number_names_file_and_field(write_scores: Write) -> None:
     folder = write_scores("a", {"rte": float("nan")})
     with pytest.raises(ValueError, match=r"Expected a number as value of rte in .*results\.json, got nan"):
         scores_of([find_source("a", [folder])])
 
 
-def test_risks_leave_tasks_of_fixed_weight_out_of_mean_and_worst(write_pretraining: Write) -> None:
+def test_mean_and_worst_risk_exclude_tasks_of_fixed_weight(write_pretraining: Write) -> None:
     folder = write_pretraining("a", {"noun": 2.0, "verb": 1.0, "nsp": 9.0})
     table = rows(risks_of([find_source("a", [folder])]))
     assert table["nsp"] == [9.0]
@@ -188,19 +187,19 @@ def test_a_risk_that_is_not_finite_is_the_worst(write_pretraining: Write) -> Non
         find_source("b", [write_pretraining("b", {"noun": 1.0, "verb": None})]),
     ]
     compared = risks_of(sources)
-    assert compared.comparison.standings["b"].worst_task == "verb"
+    assert compared.standings["b"].worst_task == "verb"
     assert headline(compared).startswith("Best in the worst case: a (largest risk 2.000, noun), the baseline.")
 
 
-def test_evaluations_at_different_steps_are_said(write_pretraining: Write) -> None:
+def test_evaluations_at_different_steps_are_a_warning(write_pretraining: Write) -> None:
     sources = [
         find_source("a", [write_pretraining("a", {"noun": 2.0, "verb": 1.0})]),
         find_source("b", [write_pretraining("b", {"noun": 1.0, "verb": 3.0}, step=20)]),
     ]
-    assert risks_of(sources).warnings == ["The last evaluations are of different steps, from 20 to 30."]
+    assert risks_of(sources).warnings == ["The last evaluations are at different steps, from 20 to 30."]
 
 
-def test_cost_is_the_median_of_the_lines_and_what_was_measured(write_pretraining: Write, tmp_path: Path) -> None:
+def test_cost_is_the_median_of_the_lines_and_the_measured_step(write_pretraining: Write, tmp_path: Path) -> None:
     sources = []
     for label, flops in (("a", 2e9), ("b", 3e9)):
         folder = write_pretraining(label, {"noun": 2.0, "verb": 1.0})

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from taskrobust.report.render import markdown
 from taskrobust.report.runs import read_run
-from taskrobust.report.tables import HeldOutTable
+from taskrobust.report.tables import held_out_table
+from taskrobust.reproduce.pair import conclude
 
 
 def write_run(folder: Path, risks: dict[str, float]) -> Path:
@@ -29,14 +31,16 @@ def write_run(folder: Path, risks: dict[str, float]) -> Path:
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> HeldOutTable:
-    first = write_run(tmp_path / "a", {"noun": 2.0, "verb": 1.0})
-    second = write_run(tmp_path / "b", {"noun": 1.5, "verb": 1.75})
-    return HeldOutTable([read_run(first, "average"), read_run(second, "minimax")])
+def folders(tmp_path: Path) -> dict[str, Path]:
+    return {
+        "average": write_run(tmp_path / "a", {"noun": 2.0, "verb": 1.0}),
+        "minimax": write_run(tmp_path / "b", {"noun": 1.5, "verb": 1.75}),
+    }
 
 
-def test_markdown_holds_the_last_evaluation_of_each_run(table: HeldOutTable) -> None:
-    assert table.markdown() == (
+def test_markdown_holds_the_last_evaluation_of_each_run(folders: dict[str, Path]) -> None:
+    records = [read_run(folder, label) for label, folder in folders.items()]
+    assert markdown(held_out_table(records)) == (
         "|  | average | minimax |\n"
         "| --- | ---: | ---: |\n"
         "| noun | 2.000 | **1.500** |\n"
@@ -47,8 +51,8 @@ def test_markdown_holds_the_last_evaluation_of_each_run(table: HeldOutTable) -> 
     )
 
 
-def test_json_holds_the_values_unrounded(table: HeldOutTable, tmp_path: Path) -> None:
-    table.save(tmp_path)
+def test_json_of_a_demo_holds_the_values_unrounded(folders: dict[str, Path], tmp_path: Path) -> None:
+    conclude(folders, tmp_path, ["finetune-glue"])
     assert json.loads((tmp_path / "table.json").read_text())["minimax"]["risks"] == {"noun": 1.5, "verb": 1.75}
 
 

@@ -12,7 +12,7 @@ import pytest
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import Run, carry_out
 
-# Parts run ``python -m taskrobust WORDS``; here a package of that name stands in, which does what the words say.
+# Parts run ``python -m taskrobust WORDS``. A stand-in package of that name performs the action that the words name.
 STAND_IN = """
 import pathlib, sys, time
 action, folder, *more = sys.argv[1:]
@@ -35,7 +35,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
-    monkeypatch.chdir(package.parent)  # what python -m looks into first
+    monkeypatch.chdir(package.parent)  # python -m searches it first
     return tmp_path / "work"
 
 
@@ -49,14 +49,14 @@ def order(folder: Path) -> list[str]:
     return (folder / "order.txt").read_text().split()
 
 
-def test_parts_run_in_order_and_what_is_finished_is_not_run_again(stand_in: Path) -> None:
+def test_parts_run_in_order_and_finished_ones_do_not_run_again(stand_in: Path) -> None:
     parts = [part(stand_in, "a"), part(stand_in, "b", needs=("a",)), part(stand_in, "c", needs=("a", "b"))]
     Run(Plan(stand_in, parts[:2]), jobs=2).to_the_end()
     Run(Plan(stand_in, parts), jobs=2).to_the_end()
     assert order(stand_in) == ["a", "b", "c"]
 
 
-def test_failed_part_stops_only_what_builds_on_it(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_part_stops_only_the_parts_that_need_it(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parts = [
         part(stand_in, "bad", "fail"),
         part(stand_in, "on-bad", needs=("bad",)),
@@ -64,7 +64,7 @@ def test_failed_part_stops_only_what_builds_on_it(stand_in: Path, capsys: pytest
         part(stand_in, "good"),
         part(stand_in, "table", after=("on-that", "good")),
     ]
-    message = r"^1 of 5 parts failed, so that 3 are not finished:\n  bad: .*logs/bad.log\nWhat is finished is kept"
+    message = r"^1 of 5 parts failed, 3 are not finished:\n  bad: .*logs/bad.log\nFinished parts are kept"
     with pytest.raises(RuntimeError, match=message):
         Run(Plan(stand_in, parts), jobs=2).to_the_end()
     assert sorted(order(stand_in)) == ["bad", "good", "table"]
@@ -85,7 +85,7 @@ def test_part_without_a_file_runs_every_time(stand_in: Path) -> None:
     assert order(stand_in) == ["table", "table"]
 
 
-def test_two_parts_run_at_a_time(stand_in: Path) -> None:
+def test_two_parts_run_in_parallel(stand_in: Path) -> None:
     meet = "import pathlib, sys, time\nfolder = pathlib.Path(sys.argv[2])\nfolder.mkdir(parents=True)\n"
     meet += "while len(list(folder.parent.glob('[ab]'))) < 2: time.sleep(0.05)\n(folder / 'done').touch()\n"
     Path("taskrobust/__main__.py").write_text(meet)
@@ -114,19 +114,17 @@ def test_edited_configuration_is_another_command(stand_in: Path, tmp_path: Path)
         Plan(stand_in, [made])
 
 
-def test_table_of_the_plan_says_what_is_left_and_how_long(stand_in: Path) -> None:
+def test_table_of_the_plan_has_the_unfinished_parts_and_their_time(stand_in: Path) -> None:
     unknown = Part(name="c", command=("do", str(stand_in / "c")), finished=(stand_in / "c/done",))
     plan = Plan(stand_in, [part(stand_in, "a"), part(stand_in, "b"), part(stand_in, "d"), unknown])
     Run(Plan(stand_in, plan.parts[:1]), jobs=1).to_the_end()
     caption = Plan(stand_in, plan.parts).table(jobs=2).caption
-    assert caption == (
-        "3 of 4 parts to do: about 2 minutes with 2 at a time, and how long 1 of them take was never measured."
-    )
+    assert caption == ("3 of 4 parts to do: about 2 minutes with 2 in parallel and an unknown time for 1 of them.")
     caption = Plan(stand_in, [unknown]).table(jobs=2).caption
-    assert caption == "1 of 1 parts to do: how long 1 of them take was never measured."
+    assert caption == "1 of 1 parts to do: an unknown time for 1 of them."
 
 
-def test_nothing_starts_without_the_environment_variables_that_a_part_names(
+def test_nothing_starts_while_an_environment_variable_is_unset(
     stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("TASKROBUST_DATA", raising=False)
@@ -138,7 +136,7 @@ def test_nothing_starts_without_the_environment_variables_that_a_part_names(
     assert not stand_in.exists()
     carry_out(Plan(stand_in, parts), jobs=1, dry_run=True)
     assert f"Set TASKROBUST_DATA first: {config} names it." in capsys.readouterr().out
-    (stand_in / "b").mkdir(parents=True)  # what is finished needs nothing
+    (stand_in / "b").mkdir(parents=True)  # finished parts need no variables
     carry_out(Plan(stand_in, parts), jobs=1, dry_run=False)
 
 

@@ -22,7 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 @pytest.fixture
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
-    """The plans that would be carried out."""
+    """The plans that would run."""
     made: list[Plan] = []
     for module in (table1, table2, table3, figure3):
         monkeypatch.setattr(module, "carry_out", lambda plan, jobs, dry_run: made.append(plan))
@@ -33,14 +33,14 @@ TRAINING = ("pretrain-bert", "pretrain-mae", "finetune-glue", "finetune-vision")
 
 
 def options(part: Part, more: tuple[str, ...] = ()) -> Any:
-    """What the part's command line says, read as the command reads it."""
+    """The options of a part, parsed as its command parses them."""
     name, *words = (*part.command, *more)
     return cli.options_of(name).parse(words)
 
 
 @pytest.mark.parametrize("scale", ["demo", "small", "paper"])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_part_is_a_command_that_can_be_read(name: str, scale: str, plans: list[Plan], tmp_path: Path) -> None:
+def test_every_part_is_a_valid_command(name: str, scale: str, plans: list[Plan], tmp_path: Path) -> None:
     more = {} if name == "table3" else {"weightings": ["average", "minimax"]}
     COMMANDS[name](scale, tmp_path, dry_run=True, **more)
     for part in plans[0].parts:
@@ -71,7 +71,7 @@ def test_each_seed_and_weighting_is_fine_tuned_on_each_task(plans: list[Plan], t
 
 
 @pytest.mark.parametrize("processes", [1, 2, 8, 16])
-def test_steps_of_the_paper_have_as_many_samples_on_any_number_of_processes(
+def test_steps_of_the_paper_have_the_same_samples_on_any_number_of_processes(
     processes: int, plans: list[Plan], tmp_path: Path
 ) -> None:
     table1.reproduce_table1("paper", tmp_path, weightings=["average"], processes=processes)
@@ -90,9 +90,10 @@ def test_steps_of_the_paper_have_as_many_samples_on_any_number_of_processes(
     }
 
 
-def test_samples_that_cannot_be_shared_out_are_an_error(tmp_path: Path) -> None:
+def test_samples_that_cannot_be_divided_evenly_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"^Expected processes that share 256 samples, .*paper-base.yaml, evenly, got 3"
+        ValueError,
+        match=r"^Expected a number of processes that divides the 256 samples .*paper-base.yaml evenly, got 3",
     ):
         table1.reproduce_table1("paper", tmp_path, processes=3)
 

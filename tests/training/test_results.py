@@ -7,6 +7,8 @@ from taskrobust.training.results import RESULTS, Result, read_results, write_res
 
 RESULT = Result(
     task="cola",
+    title="CoLA",
+    place=5,
     metric="matthews",
     value=0.5,
     metrics={"matthews": 0.5, "accuracy": 0.75},
@@ -27,7 +29,7 @@ def test_results_come_back(tmp_path: Path) -> None:
 
 def test_other_fields_are_an_error_that_names_file_and_row(tmp_path: Path) -> None:
     (tmp_path / RESULTS).write_text(json.dumps([{"task": "cola"}]))
-    with pytest.raises(ValueError, match=r"^Expected the fields \['data', .*\] in result 0 of .*results.json, got"):
+    with pytest.raises(ValueError, match=r"^Expected the fields \['counted', .*\] in result 0 of .*results.json, got"):
         read_results(tmp_path)
 
 

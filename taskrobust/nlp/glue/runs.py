@@ -20,7 +20,7 @@ from taskrobust.nlp.glue.encoding import EncodedExamples, drawn, encode
 from taskrobust.nlp.glue.files import Examples, read_split, write_predictions
 from taskrobust.nlp.glue.scores import GlueScores
 from taskrobust.nlp.glue.table import GlueTable, run_path
-from taskrobust.nlp.glue.tasks import GlueTask
+from taskrobust.nlp.glue.tasks import TABLE_1, GlueTask
 from taskrobust.training.config import RunConfig
 from taskrobust.training.device import Device
 from taskrobust.training.distributed import any_rank, make_accelerator
@@ -166,6 +166,9 @@ class FineTuning:
         return [
             Result(
                 task=name,
+                title=task.folder + name.removeprefix(task.name),
+                place=[*TABLE_1, name].index(name),
+                counted=name == task.name,
                 metric=task.metrics[0],
                 value=evaluation.scores[task.metrics[0]],
                 metrics=evaluation.scores,

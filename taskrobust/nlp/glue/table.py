@@ -7,6 +7,7 @@ from statistics import mean, median
 from typing import Any
 
 from taskrobust._io.atomic import write_atomically
+from taskrobust._io.tables import markdown_table
 from taskrobust.nlp.glue.tasks import GLUE
 from taskrobust.training.results import RESULTS, Result, read_results
 
@@ -80,16 +81,15 @@ class GlueTable:
 
     def markdown(self) -> str:
         """The table, in percent."""
-        lines = ["| task | metric | median | lowest | highest | seeds |", "|---|---|---:|---:|---:|---:|"]
+        rows = []
         for name, row in self.rows.items():
-            spread = " | ".join(f"{100 * value:.1f}" for value in (row.median, min(row.values), max(row.values)))
-            lines.append(f"| {name} | {row.results[0].metric} | {spread} | {len(row.results)} |")
-        lines += [
-            f"| {name} | | {100 * value:.1f} | | | |" for name, value in self.averages.items() if value is not None
-        ]
+            spread = [f"{100 * value:.1f}" for value in (row.median, min(row.values), max(row.values))]
+            rows.append([name, row.results[0].metric, *spread, str(len(row.results))])
+        means = {name: value for name, value in self.averages.items() if value is not None}
         if self.worst is not None:
-            lines.append(f"| worst: {self.worst.task} | | {100 * self.worst.median:.1f} | | | |")
-        return "\n".join(lines)
+            means[f"worst: {self.worst.task}"] = self.worst.median
+        rows += [[name, "", f"{100 * value:.1f}", "", "", ""] for name, value in means.items()]
+        return markdown_table(["task", "metric", "median", "lowest", "highest", "seeds"], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The table in plain values, as fractions."""
@@ -116,5 +116,5 @@ class GlueTable:
     def save(self, output: Path) -> None:
         """Write table.md and table.json."""
         output.mkdir(parents=True, exist_ok=True)
-        write_atomically(output / "table.md", self.markdown() + "\n")
+        write_atomically(output / "table.md", self.markdown())
         write_atomically(output / "table.json", json.dumps(self.to_dict(), indent=2) + "\n")

@@ -161,6 +161,9 @@ _ROWS: Final = (
 GLUE: Final = {task.name: task for task in _ROWS}
 """The tasks by name."""
 
+TABLE_1: Final = ("mnli", "mnli-mm", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte")
+"""Names of results in the order of the paper's Table 1."""
+
 
 def glue_tasks(names: list[str]) -> list[GlueTask]:
     """The tasks with the given names, without repetitions. ``["all"]`` gives all tasks.

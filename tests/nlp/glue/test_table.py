@@ -19,6 +19,8 @@ def finish(output: Path, task: str, values: list[float]) -> None:
         results = [
             Result(
                 task=name,
+                title=name,
+                place=number,
                 metric=GLUE[task].metrics[0],
                 value=value - 0.02 * number,
                 metrics=dict.fromkeys(GLUE[task].metrics, value),
@@ -45,8 +47,8 @@ def test_table_has_medians_averages_and_the_worst_task(tmp_path: Path) -> None:
     assert table.worst is not None
     assert table.worst.task == "cola"
     assert "| cola | matthews | 50.0 | 20.0 | 60.0 | 3 |" in table.markdown()
-    assert "| avg9 | | 72.0 | | | |" in table.markdown()
-    assert "| worst: cola | | 50.0 | | | |" in table.markdown()
+    assert "| avg9 |  | 72.0 |  |  |  |" in table.markdown()
+    assert "| worst: cola |  | 50.0 |  |  |  |" in table.markdown()
     assert table.to_dict()["tasks"]["qqp"]["seeds"] == {"0": 0.7 + 0.1, "1": 0.7, "2": 0.7 - 0.3}
 
 
@@ -57,7 +59,7 @@ def test_worst_task_is_one_of_the_eight_even_if_mismatched_mnli_is_lower(tmp_pat
     assert min(table.rows, key=lambda name: table.rows[name].median) == "mnli-mm"
     assert table.worst is not None
     assert (table.worst.task, table.worst.median) == ("mnli", 0.49)
-    assert "| worst: mnli | | 49.0 | | | |" in table.markdown()
+    assert "| worst: mnli |  | 49.0 |  |  |  |" in table.markdown()
 
 
 def test_there_is_no_average_while_a_task_is_missing(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
-"""Tables as text: Markdown, CSV, JSON, LaTeX, and for the terminal."""
+"""Render tables as Markdown, CSV, JSON and LaTeX, and for the terminal."""
 
 import csv
 import io
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from taskrobust.report.cells import Cell, Row, Table
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.tables import Cell, Row, Table
 
 MISSING: Final = "–"  # noqa: RUF001
 
@@ -26,7 +29,7 @@ _LATEX: Final = str.maketrans(
 
 
 def cell_text(cell: Cell, row: Row) -> str:
-    """A cell as a reader sees it: 53.2 ± 1.1."""
+    """The text of a cell, such as 53.2 ± 1.1."""
     if cell.value is None:
         return MISSING
     if isinstance(cell.value, str):
@@ -36,18 +39,17 @@ def cell_text(cell: Cell, row: Row) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, the best value of a row in bold, without title and notes."""
-    lines = [["", *table.columns], ["---", *["---:"] * len(table.columns)]]
+    """The table in Markdown, without title and notes. The best value of each row is bold."""
+    rows = []
     for row in table.rows:
         texts = [cell_text(cell, row) for cell in row.cells]
         bold = [f"**{text}**" if cell.best else text for text, cell in zip(texts, row.cells, strict=True)]
-        lines.append([row.name, *bold])
-    escaped = ([text.replace("|", "\\|") for text in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+        rows.append([row.name, *bold])
+    return markdown_table(["", *table.columns], rows)
 
 
 def csv_text(table: Table) -> str:
-    """The table in CSV, one line a cell, numbers unrounded: row, label, value, spread."""
+    """The table in CSV, one line per cell: row, label, value, spread. Numbers are not rounded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "label", "value", "spread"])
@@ -58,7 +60,7 @@ def csv_text(table: Table) -> str:
 
 
 def json_value(table: Table) -> dict[str, Any]:
-    """The table as a JSON object, numbers unrounded."""
+    """The table as a JSON object. Numbers are not rounded."""
     rows = {
         row.name: {
             label: {
@@ -81,7 +83,7 @@ def json_value(table: Table) -> dict[str, Any]:
 
 
 def latex(table: Table) -> str:
-    """The table in LaTeX, for the package booktabs: one line a label, as in the paper's tables."""
+    """The table in LaTeX, for the package booktabs, with one line per label as in the paper's tables."""
     header = " & ".join(["", *(_escape(row.name) for row in table.rows)])
     lines = [
         r"\begin{table}",
@@ -100,7 +102,7 @@ def latex(table: Table) -> str:
 
 
 def rich_table(table: Table) -> RichTable:
-    """The table for a terminal, the best value of a row in bold."""
+    """The table for a terminal. The best value of each row is bold."""
     rich = RichTable(title=table.title, title_justify="left")
     rich.add_column("")
     for label in table.columns:
@@ -111,6 +113,22 @@ def rich_table(table: Table) -> RichTable:
         texts = (Text(cell_text(cell, row), style="bold" if cell.best else "") for cell in row.cells)
         rich.add_row(Text(row.name), *texts)
     return rich
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> None:
+    """Print a table of texts in the terminal: the first column flush left, the others flush right.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells, row by row.
+        title: Line above the table.
+    """
+    rich = RichTable(title=title, title_justify="left")
+    for number, name in enumerate(header):
+        rich.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        rich.add_row(*row)
+    Console().print(rich)
 
 
 def _latex_cell(cell: Cell, row: Row) -> str:
@@ -125,5 +143,5 @@ def _escape(text: str) -> str:
 
 
 def _number(value: float | str | None) -> float | str | None:
-    """JSON has no NaN."""
+    """None in place of NaN and infinity, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

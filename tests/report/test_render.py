@@ -6,8 +6,8 @@ import re
 
 from rich.console import Console
 
-from taskrobust.report.cells import Cell, Row, Table
-from taskrobust.report.formats import cell_text, csv_text, json_value, latex, markdown, rich_table
+from taskrobust.report.render import cell_text, csv_text, json_value, latex, markdown, rich_table
+from taskrobust.report.tables import Cell, Row, Table
 
 TABLE = Table(
     name="held_out",
@@ -29,7 +29,7 @@ def test_a_cell_shows_spread_and_closeness() -> None:
     assert cell_text(Cell(None), Row("", ())) == "–"  # noqa: RUF001
 
 
-def test_markdown_has_as_many_cells_in_each_line() -> None:
+def test_markdown_has_the_same_number_of_cells_in_each_line() -> None:
     lines = markdown(TABLE).splitlines()
     assert lines[2] == "| noun | 1.23 ± 0.02 | **1.50** |"
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {5}
@@ -50,7 +50,7 @@ def test_json_reads_back_without_nan() -> None:
     assert json_value(Table("x", "X", ("a",), (Row("r", (Cell(math.inf),)),)))["rows"]["r"]["a"]["value"] is None
 
 
-def test_latex_is_a_booktabs_table_with_a_line_for_each_label() -> None:
+def test_latex_is_a_booktabs_table_with_one_line_per_label() -> None:
     text = latex(TABLE)
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
     assert body == [
@@ -63,7 +63,7 @@ def test_latex_is_a_booktabs_table_with_a_line_for_each_label() -> None:
     assert not re.search(r"(?<!\\)[_%#]", text)
 
 
-def test_terminal_shows_names_as_they_are() -> None:
+def test_terminal_shows_names_verbatim() -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(rich_table(TABLE))
     assert "<b>_x" in (text := console.export_text())

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from taskrobust.report.sources import find_source, find_sources, labelled_folders
+from taskrobust.report.runs import find_source, find_sources, labeled_folders
 
 Write = Callable[..., Path]
 
 
-def test_a_bare_folder_is_labelled_by_its_name_without_the_seed(tmp_path: Path) -> None:
-    folders = labelled_folders([f"{tmp_path}/minimax-seed0", f"{tmp_path}/minimax-seed1/", f"best={tmp_path}/dwa"])
+def test_a_bare_folder_is_labeled_by_its_name_without_the_seed(tmp_path: Path) -> None:
+    folders = labeled_folders([f"{tmp_path}/minimax-seed0", f"{tmp_path}/minimax-seed1/", f"best={tmp_path}/dwa"])
     assert folders == {
         "minimax": [tmp_path / "minimax-seed0", tmp_path / "minimax-seed1"],
         "best": [tmp_path / "dwa"],
     }
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected LABEL=FOLDER or a folder, there is no folder .*nowhere for 'a'\."):
         find_sources([f"a={tmp_path}/nowhere"])
 
@@ -31,15 +31,17 @@ def test_runs_are_found_at_any_depth_and_once(write_pretraining: Write, write_sc
     assert [(folder.name, result.task) for folder, result in source.results] == [("semseg", "semseg")]
 
 
-def test_unfinished_runs_are_left_out_and_said(write_pretraining: Write, tmp_path: Path) -> None:
-    whole = write_pretraining("all/whole", {"rgb": 1.0, "depth": 2.0})
-    begun = write_pretraining("all/begun", {"rgb": 1.0, "depth": 2.0})
-    (begun / "metrics.jsonl").write_text((whole / "metrics.jsonl").read_text().splitlines(keepends=True)[0] + '{"step')
+def test_unfinished_runs_are_left_out_with_a_message(write_pretraining: Write, tmp_path: Path) -> None:
+    complete = write_pretraining("all/complete", {"rgb": 1.0, "depth": 2.0})
+    early = write_pretraining("all/early", {"rgb": 1.0, "depth": 2.0})
+    (early / "metrics.jsonl").write_text(
+        (complete / "metrics.jsonl").read_text().splitlines(keepends=True)[0] + '{"step'
+    )
     write_pretraining("all/fine", {"semseg": 1.0})
     source = find_source("x", [tmp_path / "all"])
-    assert list(source.pretraining) == [whole]
+    assert list(source.pretraining) == [complete]
     assert source.left_out == [
-        f"x: {begun} was not evaluated yet and is left out.",
+        f"x: {early} was not evaluated yet and is left out.",
         f"x: the fine-tuning in {tmp_path / 'all/fine'} is not finished and left out.",
     ]
 
@@ -51,25 +53,25 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
         find_source("x", [tmp_path])
 
 
-def test_labels_without_runs_are_left_out_where_that_is_asked_for(
+def test_labels_without_runs_are_left_out_on_request(
     write_pretraining: Write, write_scores: Write, tmp_path: Path
 ) -> None:
-    begun = write_pretraining("begun", {"semseg": 1.0})
-    runs = [f"first={tmp_path}/nowhere", f"a={write_scores('a', {'rte': 0.5})}", f"b={begun}", f"a={tmp_path}/gone"]
+    early = write_pretraining("early", {"semseg": 1.0})
+    runs = [f"first={tmp_path}/nowhere", f"a={write_scores('a', {'rte': 0.5})}", f"b={early}", f"a={tmp_path}/gone"]
     sources, warnings = find_sources(runs, warn=True)
     assert [source.label for source in sources] == ["a"]
     expected = "a folder with metrics.jsonl and config.yaml, or with results.json; got none"
     assert warnings == [
         f"first is left out. Expected a run in {tmp_path}/nowhere: {expected}.",
         f"a: there is no folder {tmp_path}/gone.",
-        f"b is left out. Expected a run in {begun}: {expected} (b: the fine-tuning in {begun} is not finished and "
+        f"b is left out. Expected a run in {early}: {expected} (b: the fine-tuning in {early} is not finished and "
         "left out.).",
     ]
     with pytest.raises(ValueError, match=r"first is left out\. Expected a run in .* b is left out\."):
         find_sources([runs[0], runs[2]], warn=True)
 
 
-def test_runs_of_two_weightings_under_one_label_are_refused(write_pretraining: Write, tmp_path: Path) -> None:
+def test_runs_of_two_weightings_under_one_label_are_an_error(write_pretraining: Write, tmp_path: Path) -> None:
     write_pretraining("all/a", {"rgb": 1.0, "depth": 2.0})
     write_pretraining("all/b", {"rgb": 1.0, "depth": 2.0}, strategy="DWA")
     with pytest.raises(

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from taskrobust.studies.pretext.cells import Cells
 from taskrobust.studies.pretext.cifar10 import (
     SLIDES,
     Cifar10Protocol,
@@ -20,6 +19,7 @@ from taskrobust.studies.pretext.cifar10 import (
     read_cifar10,
 )
 from taskrobust.studies.pretext.plots import plot_cifar10
+from taskrobust.studies.results import Cells
 
 
 def pretext_cifar10(

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from taskrobust.studies.pretext.cells import Cells
 from taskrobust.studies.pretext.plots import plot_synthetic
 from taskrobust.studies.pretext.synthetic import CURVES, Errors, measure
+from taskrobust.studies.results import Cells
 
 _COLUMNS = {
     "processed": "processor",

@@ -3,9 +3,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from taskrobust.studies.results import markdown_table, save, show_table
 from taskrobust.studies.theory.appendix_c import OutlierExample
 from taskrobust.studies.theory.plots import plot_outlier
-from taskrobust.studies.theory.results import markdown_table, save, show_table
 
 
 def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: float = 1.0) -> None:

@@ -4,18 +4,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from taskrobust.studies.results import markdown_table, save, show_table
 from taskrobust.studies.theory.algorithm import Iterates, softmax_weighted_gradient_descent, take
 from taskrobust.studies.theory.baselines import (
     accelerated_log_sum_exp,
     exponentiated_gradient,
     mirror_prox,
+    solve_minimax,
     subgradient_descent,
 )
 from taskrobust.studies.theory.bounds import convergence_bound, step_size
 from taskrobust.studies.theory.plots import plot_gaps
 from taskrobust.studies.theory.problems import MinimaxProblem, example_problems
-from taskrobust.studies.theory.results import markdown_table, save, show_table
-from taskrobust.studies.theory.solver import solve_minimax
 from taskrobust.weighting.schedules import Constant, Entropic, Schedule, Sharp, Theorem31
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from taskrobust.studies.results import markdown_table, save, show_table
 from taskrobust.studies.theory.plots import plot_samples
-from taskrobust.studies.theory.results import markdown_table, save, show_table
 from taskrobust.studies.theory.sample_complexity import (
     average_start,
     downstream_optima,

@@ -4,7 +4,6 @@ from taskrobust.extras import require
 
 require("studies", __name__)
 
-from taskrobust.studies.pretext.capacity import capacity_lower_bound
 from taskrobust.studies.pretext.criteria import conditional_uncorrelatedness, epsilon_ci, information_loss
 from taskrobust.studies.pretext.generators import ClassImages, ClassMixture, GaussianData
 from taskrobust.studies.pretext.least_squares import fit_linear, linear_mse
@@ -16,6 +15,7 @@ from taskrobust.studies.pretext.losses import (
 )
 from taskrobust.studies.pretext.networks import (
     CONVOLUTIONAL_FEATURES,
+    capacity_lower_bound,
     convolutional_network,
     linear_network,
     mlp_network,

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from taskrobust.studies.pretext.least_squares import fit_linear, linear_mse
-from taskrobust.studies.pretext.moments import Moments
+from taskrobust.studies.pretext.least_squares import Moments, fit_linear, linear_mse
 
 
 @dataclass(frozen=True)

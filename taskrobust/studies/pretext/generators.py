@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from taskrobust.studies.pretext.moments import Moments
+from taskrobust.studies.pretext.least_squares import Moments
 
 
 class Sample(NamedTuple):

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from taskrobust.studies.pretext.least_squares import RIDGE, least_squares_risk
-from taskrobust.studies.pretext.moments import Moments, least_squares_risk_of_moments
+from taskrobust.studies.pretext.least_squares import RIDGE, Moments, least_squares_risk, least_squares_risk_of_moments
 
 Growth = Callable[[Tensor], Tensor]
 """A strictly increasing function of a distance, such as ``torch.square``."""

@@ -5,9 +5,8 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from taskrobust.studies.pretext.least_squares import RIDGE, linear_mse
+from taskrobust.studies.pretext.least_squares import RIDGE, Moments, linear_mse
 from taskrobust.studies.pretext.losses import linear_processor_loss, processor_loss
-from taskrobust.studies.pretext.moments import Moments
 
 Pairs = tuple[Tensor, Tensor]
 """Inputs [n, ...] and their labels [n, k]."""

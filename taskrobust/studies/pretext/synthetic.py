@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from taskrobust.studies.pretext.generators import GaussianData
-from taskrobust.studies.pretext.least_squares import LinearMap, fit_linear, linear_mse
-from taskrobust.studies.pretext.moments import Moments
+from taskrobust.studies.pretext.least_squares import LinearMap, Moments, fit_linear, linear_mse
 from taskrobust.studies.pretext.networks import linear_network, mlp_network
 from taskrobust.studies.pretext.processor import Pairs, Processor
 

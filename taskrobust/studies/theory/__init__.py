@@ -8,6 +8,7 @@ from taskrobust.studies.theory.algorithm import (
     Iterates,
     softmax_weighted_gradient_descent,
     take,
+    tilted_mean,
     weighted_gradient_descent,
 )
 from taskrobust.studies.theory.appendix_c import OutlierExample
@@ -15,6 +16,7 @@ from taskrobust.studies.theory.baselines import (
     accelerated_log_sum_exp,
     exponentiated_gradient,
     mirror_prox,
+    solve_minimax,
     subgradient_descent,
 )
 from taskrobust.studies.theory.bounds import (
@@ -34,8 +36,6 @@ from taskrobust.studies.theory.sample_complexity import (
     samples_needed,
     simulated_samples_needed,
 )
-from taskrobust.studies.theory.smooth_max import tilted_mean
-from taskrobust.studies.theory.solver import solve_minimax
 
 __all__ = [
     "Iterates",

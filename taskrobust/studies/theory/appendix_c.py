@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from taskrobust.studies.theory.smooth_max import tilted_mean
+from taskrobust.studies.theory.algorithm import tilted_mean
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskrobust.studies.theory.problems.exact import epigraph_solution
+from taskrobust.studies.theory.exact import epigraph_solution
 
 
 def outlier_tasks(num_tasks: int = 10, dimension: int = 40, spread: float = 1.1, outlier: float = 3.93) -> Tensor:

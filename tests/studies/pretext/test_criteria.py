@@ -5,7 +5,6 @@ from sklearn.cross_decomposition import CCA
 from sklearn.linear_model import LinearRegression
 from torch import Tensor, nn
 
-from taskrobust.studies.pretext.capacity import capacity_lower_bound
 from taskrobust.studies.pretext.criteria import (
     conditional_uncorrelatedness,
     epsilon_ci,
@@ -15,7 +14,7 @@ from taskrobust.studies.pretext.criteria import (
 )
 from taskrobust.studies.pretext.generators import ClassImages, ClassMixture, GaussianData
 from taskrobust.studies.pretext.least_squares import fit_linear, linear_mse
-from taskrobust.studies.pretext.networks import linear_network, mlp_network
+from taskrobust.studies.pretext.networks import capacity_lower_bound, linear_network, mlp_network
 from taskrobust.studies.pretext.tasks import SplitHalf
 
 

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from taskrobust.studies.pretext.generators import GaussianData
-from taskrobust.studies.pretext.least_squares import fit_linear, least_squares_risk
+from taskrobust.studies.pretext.least_squares import Moments, fit_linear, least_squares_risk
 from taskrobust.studies.pretext.losses import (
     general_processor_loss,
     linear_processor_loss,
@@ -14,7 +14,6 @@ from taskrobust.studies.pretext.losses import (
     processor_loss,
     pseudo_huber,
 )
-from taskrobust.studies.pretext.moments import Moments
 
 GROWTHS = [torch.square, torch.abs, torch.log1p, pseudo_huber]
 

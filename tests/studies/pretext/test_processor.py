@@ -9,8 +9,8 @@ from torch import Tensor
 from taskrobust.studies.pretext import processor as processor_module
 from taskrobust.studies.pretext.criteria import population_uncorrelatedness
 from taskrobust.studies.pretext.generators import GaussianData
+from taskrobust.studies.pretext.least_squares import Moments
 from taskrobust.studies.pretext.losses import processor_loss
-from taskrobust.studies.pretext.moments import Moments
 from taskrobust.studies.pretext.networks import linear_network, mlp_network
 from taskrobust.studies.pretext.processor import Pairs, Processor, optimal_linear_processor
 from taskrobust.studies.pretext.synthetic import CURVES, PRETEXT_SAMPLES, Setting, measure, train_linear

@@ -13,6 +13,7 @@ from taskrobust.studies.theory import (
     take,
     weighted_gradient_descent,
 )
+from taskrobust.studies.theory.exact import multipliers
 from taskrobust.studies.theory.problems import (
     ChebyshevRegression,
     EnclosingBall,
@@ -22,7 +23,6 @@ from taskrobust.studies.theory.problems import (
     Quadratics,
     example_problems,
 )
-from taskrobust.studies.theory.problems.exact import multipliers
 from taskrobust.weighting import Linear, Uniform
 from taskrobust.weighting.schedules import Entropic, Schedule, Sharp, Theorem31
 

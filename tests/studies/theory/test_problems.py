@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
+from taskrobust.studies.theory import exact
+from taskrobust.studies.theory.exact import epigraph_solution, multipliers
 from taskrobust.studies.theory.problems import (
     ChebyshevRegression,
     EnclosingBall,
@@ -15,10 +17,8 @@ from taskrobust.studies.theory.problems import (
     MinimaxProblem,
     PlantedMinimax,
     Quadratics,
-    exact,
     example_problems,
 )
-from taskrobust.studies.theory.problems.exact import epigraph_solution, multipliers
 
 PROBLEMS = example_problems()
 FAMILIES: list[Callable[[int], MinimaxProblem]] = [

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -6,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from taskrobust.studies.pretext.cifar10 import (
     SLIDES,
@@ -19,7 +17,7 @@ from taskrobust.studies.pretext.cifar10 import (
     read_cifar10,
 )
 from taskrobust.studies.pretext.plots import plot_cifar10
-from taskrobust.studies.results import Cells
+from taskrobust.studies.results import Cells, markdown_table, print_paths, save, show_table
 
 
 def pretext_cifar10(
@@ -68,10 +66,11 @@ def pretext_cifar10(
     ssl["pooled"] = {row: {str(n0): cell[row] for n0, cell in pooled.items()} for row in ("full", "half")}
     processors = {n0: cell(f"n0-{n0}", partial(measure_processor, split, protocol, n0)) for n0 in extra}
     rows = _cifar10_rows(ssl, processors)
-    _show("Accuracy on CIFAR-10, %", ["", *(f"n0 = {n0}" for n0 in extra), "SSL"], rows, output)
-    (output / "table.json").write_text(json.dumps({"ssl": ssl, "processors": processors}, indent=2) + "\n")
+    header = ["", *(f"n0 = {n0}" for n0 in extra), "SSL"]
+    show_table(header, rows, "Accuracy on CIFAR-10, %")
+    save(output, "table", [markdown_table(header, rows)], {"ssl": ssl, "processors": processors})
     plot_cifar10(ssl, processors, output / "accuracies.png")
-    console.print(f"Results: {output}")
+    print_paths(output, "table", "accuracies.png")
 
 
 def _cifar10_rows(ssl: dict[str, Any], processors: dict[int, dict[str, Any]]) -> list[list[str]]:
@@ -89,16 +88,3 @@ def _cifar10_rows(ssl: dict[str, Any], processors: dict[int, dict[str, Any]]) ->
         slides = [f"{SLIDES[row][str(n0)]:.2f}" if str(n0) in SLIDES[row] else "" for n0 in processors]
         rows.append([f"{row}: the slides", *slides, f"{SLIDES[row]['ssl']:.2f}"])
     return rows
-
-
-def _show(title: str, columns: list[str], rows: list[list[str]], output: Path) -> None:
-    """Print a table and write it as table.md."""
-    table = Table(title=title)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
-    lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
-    for row in rows:
-        table.add_row(*row)
-        lines.append(f"| {' | '.join(row)} |")
-    (output / "table.md").write_text("\n".join(lines) + "\n")
-    Console().print(table)

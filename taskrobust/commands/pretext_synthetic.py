@@ -1,14 +1,11 @@
-import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from taskrobust.studies.pretext.plots import plot_synthetic
 from taskrobust.studies.pretext.synthetic import CURVES, Errors, measure
-from taskrobust.studies.results import Cells
+from taskrobust.studies.results import Cells, markdown_table, print_paths, save, show_table
 
 _COLUMNS = {
     "processed": "processor",
@@ -47,21 +44,9 @@ def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int 
         for axis, points_of_axis in curves.items()
         for value, errors in points_of_axis.items()
     ]
-    _show("Squared error of y: 0.5 is the least, 1 that of a constant", ["", *_COLUMNS.values()], rows, output)
     numbers = {a: {f"{value:g}": asdict(errors) for value, errors in c.items()} for a, c in curves.items()}
-    (output / "table.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    header = ["", *_COLUMNS.values()]
+    show_table(header, rows, "Squared error of y: 0.5 is the least, 1 that of a constant")
+    save(output, "table", [markdown_table(header, rows)], numbers)
     plot_synthetic(curves, output / "errors.png")
-    Console().print(f"Results: {output}")
-
-
-def _show(title: str, columns: list[str], rows: list[list[str]], output: Path) -> None:
-    """Print a table and write it as table.md."""
-    table = Table(title=title)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
-    lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
-    for row in rows:
-        table.add_row(*row)
-        lines.append(f"| {' | '.join(row)} |")
-    (output / "table.md").write_text("\n".join(lines) + "\n")
-    Console().print(table)
+    print_paths(output, "table", "errors.png")

@@ -1,9 +1,7 @@
 import math
 from pathlib import Path
 
-from rich.console import Console
-
-from taskrobust.studies.results import markdown_table, save, show_table
+from taskrobust.studies.results import markdown_table, print_paths, save, show_table
 from taskrobust.studies.theory.appendix_c import OutlierExample
 from taskrobust.studies.theory.plots import plot_outlier
 
@@ -32,11 +30,7 @@ def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: floa
         rows.append([str(example.num_tasks), *(f"{value:.4g}" for value in worst.values())])
         values.append({"num_tasks": example.num_tasks, "curvature": example.curvature, **worst})
     title = "Worst risk of the average and of minimax, A = T - 1"
-    show_table(title, header, rows)
-    save(output, "appendix-c", [markdown_table(title, header, rows)], values)
+    show_table(header, rows, title)
+    save(output, "appendix-c", [markdown_table(header, rows, title)], values)
     plot_outlier(OutlierExample.of_the_paper(10), examples, output / "appendix-c.png")
-    _say_where(output, "appendix-c")
-
-
-def _say_where(output: Path, name: str) -> None:
-    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)
+    print_paths(output, "appendix-c", "appendix-c.png")

@@ -1,10 +1,9 @@
 import math
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
-from taskrobust.studies.results import markdown_table, save, show_table
+from taskrobust.studies.results import markdown_table, print_paths, save, show_table
 from taskrobust.studies.theory.algorithm import Iterates, softmax_weighted_gradient_descent, take
 from taskrobust.studies.theory.baselines import (
     accelerated_log_sum_exp,
@@ -61,12 +60,12 @@ def theory_bound(output: Path = Path("runs/theory/bound"), most_steps: int = 100
     other_header = ["problem", *next(iter(others.values()))]
     other_rows = [[name, *(f"{gap:.0e}" for gap in row.values())] for name, row in others.items()]
     other_title = f"Gap of other algorithms after {most_steps} steps"
-    show_table(title, header, rows)
-    show_table(other_title, other_header, other_rows)
-    tables = [markdown_table(title, header, rows), markdown_table(other_title, other_header, other_rows)]
+    show_table(header, rows, title)
+    show_table(other_header, other_rows, other_title)
+    tables = [markdown_table(header, rows, title), markdown_table(other_header, other_rows, other_title)]
     save(output, "bound", tables, {"steps": steps, "bounds": bounds, "gaps": gaps, "others": others})
     plot_gaps(gaps, bounds, steps, output / "bound.png")
-    _say_where(output, "bound")
+    print_paths(output, "bound", "bound.png")
 
 
 def _schedules(problem: MinimaxProblem) -> dict[str, Schedule]:
@@ -100,7 +99,3 @@ def _other_algorithms(problem: MinimaxProblem, steps: int) -> dict[str, float]:
         "L-BFGS": solve_minimax(risks, start),
     }
     return {name: problem.gap(theta) for name, theta in found.items()}
-
-
-def _say_where(output: Path, name: str) -> None:
-    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)

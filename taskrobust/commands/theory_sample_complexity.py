@@ -1,9 +1,8 @@
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
-from taskrobust.studies.results import markdown_table, save, show_table
+from taskrobust.studies.results import markdown_table, print_paths, save, show_table
 from taskrobust.studies.theory.plots import plot_samples
 from taskrobust.studies.theory.sample_complexity import (
     average_start,
@@ -65,12 +64,8 @@ def theory_sample_complexity(
         for i, limit in enumerate(eps)
     ]
     title = f"Samples needed: worst task (exact, by trials), mean of tasks; delta = {delta:g}"
-    show_table(title, header, rows)
-    save(output, "sample-complexity", [markdown_table(title, header, rows)], {"eps": eps, **counts})
+    show_table(header, rows, title)
+    save(output, "sample-complexity", [markdown_table(header, rows, title)], {"eps": eps, **counts})
     simulated = {start: counts[start]["simulated"] for start in starts}
     plot_samples(curves, fine, simulated, eps, output / "sample-complexity.png")
-    _say_where(output, "sample-complexity")
-
-
-def _say_where(output: Path, name: str) -> None:
-    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)
+    print_paths(output, "sample-complexity", "sample-complexity.png")

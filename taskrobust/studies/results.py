@@ -1,4 +1,4 @@
-"""What the commands leave: a table on the screen, in Markdown and in JSON."""
+"""Results of the study commands: tables on the screen, in Markdown and in JSON, and intermediate cells."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ from taskrobust._io.atomic import write_atomically
 from taskrobust._io.manifest import check_same_settings
 
 
-def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: the first column flush left, numbers flush right.
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    """Print a table with the first column aligned left and the others right.
 
     Args:
+        header: Column names.
+        rows: Cells of each row.
         title: Line above the table.
-        header: Names of the columns.
-        rows: Cells, row by row.
     """
     table = Table(title=title, title_justify="left")
     for column, name in enumerate(header):
@@ -28,65 +28,76 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     Console().print(table)
 
 
-def markdown_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same table in Markdown.
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> str:
+    """Format a table in Markdown, aligned as by :func:`show_table`.
 
     Args:
-        title: As in :func:`show_table`.
-        header: As in :func:`show_table`.
-        rows: As in :func:`show_table`.
+        header: Column names.
+        rows: Cells of each row.
+        title: Line above the table.
     """
     lines = [f"| {' | '.join(row)} |" for row in (header, *rows)]
     lines.insert(1, f"|---|{'---:|' * (len(header) - 1)}")
-    return "\n".join([f"{title}:", "", *lines, ""])
+    return "\n".join([*([] if title is None else [f"{title}:", ""]), *lines, ""])
 
 
 def save(folder: Path, name: str, tables: Sequence[str], values: Any) -> None:
     """Write NAME.md and NAME.json.
 
     Args:
-        folder: The folder, made if need be.
-        name: Name of the files.
-        tables: Tables in Markdown.
-        values: What they are made of, unrounded.
+        folder: Folder of the files. Created if missing.
+        name: File name without extension.
+        tables: Markdown tables.
+        values: The unrounded values of the tables.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text("\n".join(tables))
-    (folder / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
+    write_atomically(folder / f"{name}.md", "\n".join(tables))
+    _write_json(folder / f"{name}.json", values)
+
+
+def print_paths(folder: Path, name: str, plot: str) -> None:
+    """Print the paths of the tables and the plot of a command.
+
+    Args:
+        folder: Folder of the files.
+        name: File name of the tables without extension.
+        plot: File name of the plot.
+    """
+    Console().print(f"Table: {folder / name}.md, {folder / name}.json. Plot: {folder / plot}", soft_wrap=True)
 
 
 class Cells:
-    """The cells of a table that takes long, each in a file, so that a table that was cut off goes on from there.
+    """Cells of a slow table, one file per cell, so that an interrupted command resumes.
 
     Args:
-        folder: Folder of the cells, made if it is not there.
-        settings: What all cells have been computed with.
+        folder: Folder of the files. Created if missing.
+        settings: Settings that all cells share.
 
     Raises:
-        ValueError: If the folder holds cells of other settings.
+        ValueError: If the folder holds cells computed with other settings.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "settings.json"
-        there = json.loads(path.read_text()) if path.exists() else settings
-        check_same_settings(folder, there, settings)
-        _write(path, settings)
+        if path.exists():
+            check_same_settings(folder, json.loads(path.read_text()), settings)
+        _write_json(path, settings)
 
     def get(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A cell from its file, or computed and written.
+        """Read a cell from its file, or compute and write it.
 
         Args:
-            name: Name of the cell and its file.
+            name: Name of the cell and of its file.
             compute: Computes the cell.
         """
         path = self.folder / f"{name}.json"
         if not path.exists():
-            _write(path, compute())
+            _write_json(path, compute())
         cell: dict[str, Any] = json.loads(path.read_text())
         return cell
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=2) + "\n")

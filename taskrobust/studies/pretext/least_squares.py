@@ -42,7 +42,7 @@ def fit_linear(features: Tensor, targets: Tensor, ridge: float = 0.0) -> LinearM
     mean_features, mean_targets = features.double().mean(0), targets.double().mean(0)
     centerd, centerd_targets = features - mean_features, targets - mean_targets
     if ridge:
-        weight = _solve(centerd, centerd_targets, ridge)
+        weight = ridge_solution(centerd, centerd_targets, ridge)
     else:
         weight = torch.linalg.pinv(centerd, rtol=_rounding(features)) @ centerd_targets
     return LinearMap(weight, mean_targets - mean_features @ weight)
@@ -67,7 +67,7 @@ def least_squares_risk(features: Tensor, targets: Tensor, ridge: float = RIDGE) 
     _check_rows(features, targets)
     centerd, centerd_targets = features - features.mean(0), targets - targets.mean(0)
     with torch.no_grad():
-        weight = _solve(centerd, centerd_targets, ridge)
+        weight = ridge_solution(centerd, centerd_targets, ridge)
     penalty = ridge * centerd.square().mean() * weight.square().sum()
     return (centerd_targets - centerd @ weight).square().sum() / len(features) + penalty
 
@@ -188,19 +188,29 @@ def _rounding(features: Tensor) -> float:
     return features.shape[1] * torch.finfo(features.dtype).eps
 
 
-def _solve(centerd: Tensor, targets: Tensor, ridge: float) -> Tensor:
-    """The ridge solution in float64: from the d × d system if d <= n, else from the n × n one."""
-    features, wanted = centerd.double(), targets.double()
+def ridge_solution(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
+    """Solve ridge regression in float64: the d x d system if d <= n, else the n x n one.
+
+    Args:
+        features: Centered features, shape [n, d], differentiable.
+        targets: Centered targets, shape [n, k].
+        ridge: Relative to the mean variance of the features.
+
+    Returns:
+        Weight of shape [d, k], in the dtype of the features.
+    """
+    dtype = features.dtype
+    features, targets = features.double(), targets.double()
     number, width = features.shape
     tiny = torch.finfo(torch.float64).tiny  # features that are all constant have the solution 0
     shrinkage = number * ridge * features.square().mean() + tiny
     if width <= number:
         system = features.T @ features
         system.diagonal().add_(shrinkage)
-        weight = torch.linalg.solve(system, features.T @ wanted)
+        weight = torch.linalg.solve(system, features.T @ targets)
     else:
         system = features @ features.T
         system.diagonal().add_(shrinkage)
-        weight = features.T @ torch.linalg.solve(system, wanted)
-    solution: Tensor = weight.to(centerd)
+        weight = features.T @ torch.linalg.solve(system, targets)
+    solution: Tensor = weight.to(dtype)
     return solution

@@ -5,7 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from taskrobust.studies.pretext.least_squares import RIDGE, Moments, least_squares_risk, least_squares_risk_of_moments
+from taskrobust.studies.pretext.least_squares import (
+    RIDGE,
+    Moments,
+    least_squares_risk,
+    least_squares_risk_of_moments,
+    ridge_solution,
+)
 
 Growth = Callable[[Tensor], Tensor]
 """A strictly increasing function of a distance, such as ``torch.square``."""
@@ -112,15 +118,8 @@ def pseudo_huber(distance: Tensor) -> Tensor:
 
 def _distances(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
     """Distance of each target to its least squares prediction, shape [n], differentiable throughout."""
-    number, width = features.shape
-    centerd, wanted = features - features.mean(0), targets - targets.mean(0)
-    shrinkage = number * ridge * centerd.square().mean()
-    if width <= number:
-        system = centerd.T @ centerd + shrinkage * torch.eye(width).to(centerd)
-        residuals = wanted - centerd @ torch.linalg.solve(system, centerd.T @ wanted)
-    else:
-        system = centerd @ centerd.T + shrinkage * torch.eye(number).to(centerd)
-        residuals = shrinkage * torch.linalg.solve(system, wanted)
+    features, targets = features - features.mean(0), targets - targets.mean(0)
+    residuals = targets - features @ ridge_solution(features, targets, ridge)
     smallest = torch.finfo(residuals.dtype).eps ** 2  # the root has no derivative at 0
     distances: Tensor = (residuals.square().sum(1) + smallest).sqrt()
     return distances

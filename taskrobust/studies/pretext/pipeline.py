@@ -1,6 +1,6 @@
 """From images without labels and a few with: processor, pretext tasks, linear probe."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -13,7 +13,7 @@ from taskrobust.loss import MultiTaskLoss
 from taskrobust.outputs import DisjointRows, TaskLosses
 from taskrobust.risk import RiskEstimator
 from taskrobust.studies.pretext.least_squares import fit_linear
-from taskrobust.studies.pretext.processor import Pairs, Processor
+from taskrobust.studies.pretext.processor import Pairs, Processor, minimize, random_batches
 from taskrobust.studies.pretext.tasks import PretextTask
 
 
@@ -96,7 +96,9 @@ class PretextNetwork:
     ) -> None:
         self.trunk = trunk
         self.tasks = list(tasks)
-        self.criterion = criterion or _compared_with_the_start([task.name for task in tasks])
+        self.criterion = criterion or MultiTaskLoss(
+            [task.name for task in tasks], risk=RiskEstimator(normalization="initial")
+        )
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -125,19 +127,8 @@ class PretextNetwork:
         self.processor = processor
         self.trunk.train()
         modules = nn.ModuleList([self.trunk, self.heads, self.criterion])
-        optimizer = torch.optim.Adam(modules.parameters(), lr=self.lr)
         steps = self.epochs * (len(images) // self.batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        generator = torch.Generator().manual_seed(self.seed)
-        for epoch in track(range(self.epochs), "pretext tasks", disable=not self.verbose, transient=True):
-            order = torch.randperm(len(images), generator=generator)
-            for rows in torch.split(order, self.batch_size)[: len(images) // self.batch_size]:
-                total = self.criterion(*self._losses(images[rows], rows, epoch))
-                optimizer.zero_grad()
-                torch.autograd.backward(total)
-                optimizer.step()
-                schedule.step()
-            self.criterion.end_epoch()
+        minimize(modules.parameters(), self._totals(images), self.lr, steps)
         self.fitted = True
         return self
 
@@ -174,6 +165,14 @@ class PretextNetwork:
             features: What ``transform`` returned, shape [n, width].
         """
         return torch.cat([self.heads[task.name](features) for task in self.tasks], dim=1)
+
+    def _totals(self, images: Tensor) -> Iterator[Tensor]:
+        """Total loss of each step."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for epoch in track(range(self.epochs), "pretext tasks", disable=not self.verbose, transient=True):
+            for rows in random_batches(len(images), self.batch_size, generator):
+                yield self.criterion(*self._losses(images[rows], rows, epoch))
+            self.criterion.end_epoch()
 
     def _losses(self, images: Tensor, index: Tensor, epoch: int) -> tuple[TaskLosses, DisjointRows]:
         """The tasks' losses, and what they share."""
@@ -260,7 +259,3 @@ class PretextPipeline:
     def score(self, images: Tensor, classes: Tensor) -> float:
         """Accuracy."""
         return self.probe.score(self.transform(images), classes)
-
-
-def _compared_with_the_start(tasks: list[str]) -> MultiTaskLoss:
-    return MultiTaskLoss(tasks, risk=RiskEstimator(normalization="initial"))

@@ -1,4 +1,5 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Self
 
 import torch
@@ -89,19 +90,16 @@ class Processor:
                 f"got {self.batch_size}."
             )
         self.network.train()
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         generator = torch.Generator().manual_seed(self.seed)
-        pretext_batches = [_batches(pairs, self.batch_size, generator) for pairs in tasks]
-        for _ in track(range(self.steps), "processor", disable=not self.verbose, transient=True):
+        batches = [_batches(pairs, self.batch_size, generator) for pairs in tasks]
+
+        def loss() -> Tensor:
             if isinstance(pretext, Moments):
-                loss = linear_processor_loss(self._linear().weight, extra, pretext, self.penalty, self.ridge)
-            else:
-                loss = self._loss(extra, [next(batches) for batches in pretext_batches])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
+                return linear_processor_loss(self._linear().weight, extra, pretext, self.penalty, self.ridge)
+            return self._loss(extra, [next(task) for task in batches])
+
+        steps = track(range(self.steps), "processor", disable=not self.verbose, transient=True)
+        minimize(self.network.parameters(), (loss() for _ in steps), self.lr, self.steps)
         self._whiten(pretext if isinstance(pretext, Moments) else torch.cat([inputs for inputs, _ in tasks]))
         return self
 
@@ -208,14 +206,43 @@ def optimal_linear_processor(population: Moments, features: int, penalty: float)
     return matrix
 
 
+def minimize(parameters: Iterable[nn.Parameter], losses: Iterable[Tensor], lr: float, steps: int) -> None:
+    """Minimize losses by Adam with a cosine schedule.
+
+    Args:
+        parameters: The parameters to train.
+        losses: Loss of each step, shape [], computed when it is requested.
+        lr: Peak learning rate.
+        steps: Number of losses.
+    """
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for loss in losses:
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+
+
+def random_batches(number: int, size: int, generator: torch.Generator) -> Sequence[Tensor]:
+    """Rows of the batches of an epoch in random order, without an incomplete last batch.
+
+    Args:
+        number: Number of samples.
+        size: Samples per batch.
+        generator: Source of the order.
+    """
+    return torch.split(torch.randperm(number, generator=generator), size)[: number // size]
+
+
 def _batches(pairs: Pairs, size: int | None, generator: torch.Generator) -> Iterator[Pairs]:
-    """Endless batches, each epoch in a new order; the rest of an epoch that fills no batch is left out."""
-    number = len(pairs[0])
-    size = min(size or number, number)
-    while True:
-        order = torch.arange(number) if size == number else torch.randperm(number, generator=generator)
-        for rows in torch.split(order, size)[: number // size]:
-            yield (pairs[0], pairs[1]) if size == number else (pairs[0][rows], pairs[1][rows])
+    """Yield batches without end, each epoch in a new order."""
+    if size is None or size >= len(pairs[0]):
+        yield from repeat(pairs)
+    else:
+        while True:
+            for rows in random_batches(len(pairs[0]), size, generator):
+                yield pairs[0][rows], pairs[1][rows]
 
 
 def _tasks(pretext: Pairs | Sequence[Pairs] | Moments) -> Sequence[Pairs]:

@@ -1,6 +1,6 @@
 """How well a processor does on generated data, against n0, λ, d_f and its width, beside what it costs nothing to do."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import NamedTuple
@@ -11,9 +11,9 @@ from torch import Tensor
 from taskrobust.studies.pretext.generators import GaussianData
 from taskrobust.studies.pretext.least_squares import LinearMap, Moments, fit_linear, linear_mse
 from taskrobust.studies.pretext.networks import linear_network, mlp_network
+from taskrobust.studies.pretext.pipeline import Probe
 from taskrobust.studies.pretext.processor import Pairs, Processor
 
-PROBE_RIDGE = 1e-3
 LABELS = 40
 _DRAWS_OF_LABELS = 20
 _HELD_OUT = 20_000
@@ -85,17 +85,6 @@ def measure(setting: Setting, seeds: int = 3) -> Errors:
     return Errors(**{name: median(run[name] for run in runs) for name in runs[0]})
 
 
-def curve(axis: str, seeds: int = 3) -> Iterator[tuple[float, Errors]]:
-    """The points of a curve, one after the other.
-
-    Args:
-        axis: Key of ``CURVES``.
-        seeds: Number of seeds.
-    """
-    for value, setting in CURVES[axis].items():
-        yield value, measure(setting, seeds)
-
-
 def _measure_once(setting: Setting, seed: int) -> Errors:
     data = setting.data()
     extra = data.sample(setting.extra, seed=1000 + seed)
@@ -111,7 +100,7 @@ def _measure_once(setting: Setting, seed: int) -> Errors:
             known, labels = features(labeled.inputs), labeled.labels
             if pool:
                 known, labels = torch.cat([known, of_extra]), torch.cat([labels, extra.labels])
-            residuals = fit_linear(known, labels, PROBE_RIDGE)(of_held_out) - held_out.labels
+            residuals = Probe().fit(known, labels).predict(of_held_out) - held_out.labels
             errors.append(float(residuals.square().mean()))
         return median(errors)
 

@@ -26,20 +26,20 @@ def pretext_cifar10(
     extra: list[int] = [1000, 2000, 3000, 4000, 5000],  # noqa: B006  # read only
     protocol: Cifar10Protocol = Cifar10Protocol(),  # noqa: B008
 ) -> None:
-    """Fill the table of the slides: accuracy on CIFAR-10 with processors that saw n0 downstream images, and without.
+    """Measure accuracies on CIFAR-10 with processors trained on n0 downstream images, and without, as in the slides.
 
     The training images are split into a tenth for the processor, six tenths without labels for the pretext task and
-    three tenths for the linear probe. Cells that are there from an earlier call are kept. Writes cells/, table.md,
-    table.json and accuracies.png.
+    three tenths for the linear probe. Existing results in cells/ are reused. Writes cells/, table.md, table.json and
+    accuracies.png.
 
     Args:
-        output: Folder of the results.
+        output: Folder for the results.
         data: Folder of train.parquet and test.parquet with the columns img {bytes, path} and label.
-        extra: The values of n0.
-        protocol: What is the same in all cells.
+        extra: Values of n0.
+        protocol: Settings that all cells share.
 
     Raises:
-        ValueError: If the folder holds cells of other settings or data, or n0 is not from one to the images there are.
+        ValueError: If the folder holds cells computed with other settings or data, or n0 is out of range.
     """
     console = Console()
     if not extra or min(protocol.number_of_extra(n0) for n0 in extra) < 1:
@@ -84,7 +84,7 @@ def _cifar10_rows(ssl: dict[str, Any], processors: dict[int, dict[str, Any]]) ->
             of_ssl = f"{100 * ssl[row][field]:.2f}" if field in ssl[row] else ""
             rows.append([f"{row}: {label}", *(f"{100 * c[row][field]:.2f}" for c in processors.values()), of_ssl])
         pooled = [f"{100 * ssl['pooled'][row][str(n0)]:.2f}" for n0 in processors]
-        rows.append([f"{row}: plain SSL, n0 labels more", *pooled, ""])
+        rows.append([f"{row}: plain SSL, n0 more labels", *pooled, ""])
         slides = [f"{SLIDES[row][str(n0)]:.2f}" if str(n0) in SLIDES[row] else "" for n0 in processors]
         rows.append([f"{row}: the slides", *slides, f"{SLIDES[row]['ssl']:.2f}"])
     return rows

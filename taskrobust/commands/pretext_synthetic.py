@@ -16,18 +16,18 @@ _COLUMNS = {
 
 
 def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int = 3) -> None:
-    """Measure processors on generated data against the extra samples n0, the penalty λ, the features d_f and width.
+    """Measure processors on synthetic data for varying extra samples n0, penalty λ, features d_f and width.
 
-    Each row has the squared error of y with the processor (all downstream labels in the world, and 40), and what plain
-    self-supervised learning has with 40 labels and with those of the processor as well. Writes table.md, table.json and
-    errors.png. Takes about five minutes; what is in cells/ from an earlier call is kept.
+    Each row contains the squared error of y with a processor, for infinitely many downstream labels and for 40, and
+    that of plain self-supervised learning, for 40 labels and for these plus the n0 labels of the processor. Writes
+    table.md, table.json and errors.png. Takes about five minutes. Existing results in cells/ are reused.
 
     Args:
-        output: Folder of the results.
-        seeds: Seeds of each point; the median is shown.
+        output: Folder for the results.
+        seeds: Number of seeds per point. The table shows medians.
 
     Raises:
-        ValueError: If there is no seed.
+        ValueError: If ``seeds`` is not positive.
     """
     if seeds < 1:
         raise ValueError(f"Expected at least 1 seed, got {seeds}.")
@@ -46,7 +46,7 @@ def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int 
     ]
     numbers = {a: {f"{value:g}": asdict(errors) for value, errors in c.items()} for a, c in curves.items()}
     header = ["", *_COLUMNS.values()]
-    show_table(header, rows, "Squared error of y: 0.5 is the least, 1 that of a constant")
+    show_table(header, rows, "Squared error of y: 0.5 is optimal, 1 is that of a constant")
     save(output, "table", [markdown_table(header, rows)], numbers)
     plot_synthetic(curves, output / "errors.png")
     print_paths(output, "table", "errors.png")

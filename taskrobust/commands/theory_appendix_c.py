@@ -7,13 +7,13 @@ from taskrobust.studies.theory.plots import plot_outlier
 
 
 def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: float = 1.0) -> None:
-    """Compare average and minimax on the example of appendix C, corrected, with the values that the paper prints.
+    """Compare average and minimax on the corrected example of appendix C and print the paper's values next to them.
 
     Writes appendix-c.md, appendix-c.json and appendix-c.png. Takes a second.
 
     Args:
-        output: Folder of the results.
-        alpha: Inverse temperature of softmax weighted gradient descent that stays as it is, for comparison.
+        output: Folder for the results.
+        alpha: Constant inverse temperature of softmax weighted gradient descent, for comparison.
     """
     examples = [OutlierExample.of_the_paper(tasks) for tasks in (3, 10, 30, 100, 300, 1000)]
     header = ["T", "average", "minimax", "ratio", "as printed", f"alpha = {alpha:g}", "largest ratio, any A"]

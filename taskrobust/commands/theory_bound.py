@@ -19,13 +19,13 @@ from taskrobust.weighting.schedules import Constant, Entropic, Schedule, Sharp, 
 
 
 def theory_bound(output: Path = Path("runs/theory/bound"), most_steps: int = 1000, seed: int = 0) -> None:
-    """Measure the gap of Algorithm 1 on eight convex problems of known optimum, beside Theorem 3.1's bound.
+    """Compare the gap of Algorithm 1 on eight convex problems with known optima with the bound of Theorem 3.1.
 
     Writes bound.md, bound.json and bound.png. Takes about half a minute on two cores.
 
     Args:
-        output: Folder of the results.
-        most_steps: Largest number of steps K; the smaller ones are 10, 32, 100 and so on.
+        output: Folder for the results.
+        most_steps: Largest number of steps K. The smaller ones are 10, 32, 100 and so on.
         seed: Seed of the problems.
 
     Raises:
@@ -84,7 +84,7 @@ def _algorithm_1(problem: MinimaxProblem, schedule: Schedule, steps: int) -> Ite
 
 
 def _other_algorithms(problem: MinimaxProblem, steps: int) -> dict[str, float]:
-    """Gaps by algorithm, with the step sizes and of the iterate (average or last) that its theory names."""
+    """Gaps by algorithm, with the step size and iterate (average or last) of its theory."""
     risks, start = problem.risks, problem.start
     radius, lipschitz, smoothness = problem.radius, problem.lipschitz, problem.smoothness
     size = step_size(radius, lipschitz, steps)

@@ -19,15 +19,15 @@ def theory_sample_complexity(
 ) -> None:
     """Count the samples that downstream tasks need after pre-training on the average and on the worst task.
 
-    Nine tasks that are alike and an outlier, linear regression with 40 parameters; downstream tasks are convex
-    combinations of the ten, and the mean is over combinations drawn from a Dirichlet distribution of concentration 1/4.
-    Writes sample-complexity.md, .json and .png. Takes seconds.
+    The upstream tasks are linear regressions with 40 parameters: nine similar tasks and an outlier. Downstream tasks
+    are convex combinations of them, drawn from a Dirichlet distribution of concentration 1/4 for the mean. Writes
+    sample-complexity.md, .json and .png. Takes seconds.
 
     Args:
-        output: Folder of the results.
-        delta: Probability that a task's training misses the excess risk.
-        trials: Number of data sets of the Monte Carlo count.
-        seed: Seed of the data sets and of the downstream tasks.
+        output: Folder for the results.
+        delta: Probability of missing the target excess risk.
+        trials: Number of data sets of the Monte Carlo estimate.
+        seed: Seed of the data sets and downstream tasks.
 
     Raises:
         ValueError: If ``delta`` is not between 0 and 1.

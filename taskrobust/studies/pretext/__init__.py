@@ -1,4 +1,7 @@
-"""Pretext learning boosted by downstream data: processors, the conditions they must meet, and the whole pipeline."""
+"""Pretext learning with downstream data: processors, the conditions that they must satisfy, and a complete pipeline.
+
+The risk of a task is its mean loss.
+"""
 
 from taskrobust.extras import require
 

@@ -1,4 +1,7 @@
-"""The paper's theory: Algorithm 1 and its rivals, what is guaranteed, and convex problems to see it on."""
+"""The paper's theory: Algorithm 1, its alternatives, their guarantees, and convex test problems.
+
+The risk of a task is its mean loss as a function of the parameters.
+"""
 
 from taskrobust.extras import require
 

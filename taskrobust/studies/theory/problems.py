@@ -12,10 +12,10 @@ from taskrobust.studies.theory.exact import epigraph_solution
 
 
 class MinimaxProblem(ABC):
-    r"""A convex problem :math:`\min_\theta \max_t f_t(\theta)` with all that Theorem 3.1 asks for.
+    r"""A convex problem :math:`\min_\theta \max_t f_t(\theta)` with the constants of Theorem 3.1.
 
     Args:
-        start: First parameters :math:`\theta_0`, shape [d], float64.
+        start: Initial parameters :math:`\theta_0`, shape [d], float64.
         solution: Optimum :math:`\theta^*`, shape [d], float64.
     """
 
@@ -25,7 +25,7 @@ class MinimaxProblem(ABC):
 
     @abstractmethod
     def risks(self, theta: Tensor) -> Tensor:
-        """Risks of the tasks, shape [T], not negative.
+        """Compute the risks of the tasks, shape [T], nonnegative.
 
         Args:
             theta: Parameters, shape [d].
@@ -33,12 +33,16 @@ class MinimaxProblem(ABC):
 
     @abstractmethod
     def lipschitz_within(self, distance: float) -> float:
-        r"""Lipschitz constant of every task's risk on the ball of a radius around :math:`\theta^*`."""
+        r"""Compute a Lipschitz constant of all risks on a ball around :math:`\theta^*`.
+
+        Args:
+            distance: Radius of the ball.
+        """
 
     @property
     @abstractmethod
     def smoothness(self) -> float:
-        """Lipschitz constant of the gradients of the tasks' risks."""
+        """Lipschitz constant of the gradients of the risks."""
 
     @property
     def num_tasks(self) -> int:
@@ -47,44 +51,44 @@ class MinimaxProblem(ABC):
 
     @property
     def value(self) -> float:
-        r"""The optimum's worst risk :math:`F^* = \max_t f_t(\theta^*)`."""
+        r"""Worst risk :math:`F^* = \max_t f_t(\theta^*)` of the optimum."""
         return self.risks(self.solution).max().item()
 
     @property
     def radius(self) -> float:
-        r"""Distance :math:`R_0` from the first parameters to the optimum."""
+        r"""Distance :math:`R_0` from the initial parameters to the optimum."""
         return float(torch.linalg.vector_norm(self.start - self.solution))
 
     @property
     def lipschitz(self) -> float:
-        r""":math:`L'` on the ball of radius :math:`2 R_0` around the optimum, which no iterate leaves."""
+        r"""Constant :math:`L'` on the ball of radius :math:`2 R_0` around the optimum, which no iterate leaves."""
         return self.lipschitz_within(2 * self.radius)
 
     @property
     def bound(self) -> float:
-        r"""Bound :math:`B` of the risks on that ball."""
+        r"""Bound :math:`B` on the risks on that ball."""
         return self.value + 2 * self.radius * self.lipschitz
 
     def gap(self, theta: Tensor) -> float:
-        r"""How much worse the worst risk is than that of the optimum, :math:`F(\theta) - F^*`."""
+        r"""Compute the excess of the worst risk over that of the optimum, :math:`F(\theta) - F^*`."""
         return self.risks(theta).max().item() - self.value
 
 
 class PlantedMinimax(MinimaxProblem):
-    r"""Random tasks around an optimum that was chosen first, so that no solver is needed.
+    r"""Random tasks constructed around a known optimum.
 
     .. math:: f_t(\theta) = v - s_t + \langle g_t, \theta - \theta^* \rangle + \frac{\mu}{2} \|\theta - \theta^*\|^2
 
-    The active tasks have no slack :math:`s_t`, and a convex combination of their gradients :math:`g_t` is zero:
-    that proves :math:`\theta^*` optimal. :math:`v` is just large enough for risks that are not negative.
+    The active tasks have no slack :math:`s_t`, and a convex combination of their gradients :math:`g_t` is zero, which
+    proves that :math:`\theta^*` is optimal. :math:`v` is just large enough to make the risks nonnegative.
 
     Args:
         num_tasks: Number of tasks T.
         dimension: Number of parameters d.
         active: Number of tasks that share the worst risk at the optimum, from 2 to T.
-        curvature: :math:`\mu`, not negative.
-        distance: Distance :math:`R_0` of the first parameters from the optimum.
-        seed: Seed of tasks, optimum and start.
+        curvature: :math:`\mu`, nonnegative.
+        distance: Distance :math:`R_0` of the initial parameters from the optimum.
+        seed: Seed of the tasks, optimum and start.
 
     Raises:
         ValueError: If ``active`` is not from 2 to ``num_tasks``.
@@ -120,30 +124,30 @@ class PlantedMinimax(MinimaxProblem):
         return self.curvature
 
     def risks(self, theta: Tensor) -> Tensor:
-        """A plane and the same bowl for every task."""
+        """Planes plus a common paraboloid."""
         step = theta - self.solution
         risks: Tensor = self.offsets + self.gradients @ step + self.curvature / 2 * step.square().sum()
         return risks
 
     def lipschitz_within(self, distance: float) -> float:
-        """The steepest plane and the rim of the bowl."""
+        """Slope of the steepest plane plus that of the paraboloid at the given distance."""
         return float(torch.linalg.vector_norm(self.gradients, dim=1).max()) + self.curvature * distance
 
 
 class ChebyshevRegression(MinimaxProblem):
-    r"""Linear regression in the maximum norm: every observation is a task.
+    r"""Linear regression in the maximum norm, with one task per observation.
 
     .. math:: f_t(\theta) = |\langle a_t, \theta \rangle - b_t|
 
-    The optimum is that of a linear program, whose simplex solution is exact.
+    The optimum is the exact simplex solution of a linear program.
 
     Args:
         num_tasks: Number of observations T, more than ``dimension``.
         dimension: Number of parameters d.
-        seed: Seed of the observations. The first parameters are zero.
+        seed: Seed of the observations. The initial parameters are zero.
     """
 
-    smoothness = 0.0  # between the kinks
+    smoothness = 0.0  # away from the kinks
 
     def __init__(self, num_tasks: int = 20, dimension: int = 10, seed: int = 0) -> None:
         from scipy.optimize import linprog
@@ -169,19 +173,19 @@ class ChebyshevRegression(MinimaxProblem):
         return residuals.abs()
 
     def lipschitz_within(self, distance: float) -> float:
-        """The longest feature vector, at any distance."""
+        """Norm of the longest feature vector, for any distance."""
         return float(torch.linalg.vector_norm(self.features, dim=1).max())
 
 
 class EnclosingBall(MinimaxProblem):
-    r"""The center of the smallest ball around random points: every point is a task.
+    r"""The smallest ball that encloses random points, with one task per point.
 
     .. math:: f_t(\theta) = \|\theta - p_t\|
 
     Args:
         num_tasks: Number of points T.
         dimension: Number of parameters d.
-        seed: Seed of the points. The first parameters are the first point.
+        seed: Seed of the points. The initial parameters are the first point.
     """
 
     def __init__(self, num_tasks: int = 20, dimension: int = 10, seed: int = 0) -> None:
@@ -192,21 +196,21 @@ class EnclosingBall(MinimaxProblem):
 
     @property
     def smoothness(self) -> float:
-        """Curvature of a distance as large as the optimum's; at the points themselves there is a kink."""
+        """Curvature of a risk at the optimal value; the risks have kinks at the points."""
         return 1 / self.value
 
     def risks(self, theta: Tensor) -> Tensor:
-        """Distances from the points."""
+        """Distances to the points."""
         distances: Tensor = torch.linalg.vector_norm(theta - self.points, dim=1)
         return distances
 
     def lipschitz_within(self, distance: float) -> float:
-        """One: a distance grows no faster than the step."""
+        """1, for any distance."""
         return 1.0
 
 
 class GroupLogistic(MinimaxProblem):
-    r"""One logistic regression for groups whose labels follow different rules: every group is a task.
+    r"""Logistic regression on groups whose labels follow different rules, with one task per group.
 
     .. math:: f_t(\theta) = \frac1n \sum_i \log(1 + \exp(-y_{ti} \langle x_{ti}, \theta \rangle))
         + \frac{\mu}{2} \|\theta\|^2
@@ -214,9 +218,9 @@ class GroupLogistic(MinimaxProblem):
     Args:
         num_tasks: Number of groups T.
         dimension: Number of parameters d.
-        samples: Number of samples n of a group.
-        ridge: :math:`\mu`, which makes the optimum unique.
-        seed: Seed of the samples. The first parameters are zero.
+        samples: Number of samples n per group.
+        ridge: Ridge penalty :math:`\mu`, which makes the optimum unique.
+        seed: Seed of the samples. The initial parameters are zero.
     """
 
     def __init__(
@@ -235,33 +239,33 @@ class GroupLogistic(MinimaxProblem):
 
     @property
     def smoothness(self) -> float:
-        """A quarter of the largest second moment, and the ridge."""
+        """A quarter of the largest second moment, plus the ridge."""
         return self._largest_moment() / 4 + self.ridge
 
     def risks(self, theta: Tensor) -> Tensor:
-        """Mean logistic losses and the ridge."""
+        """Mean logistic losses plus the ridge penalty."""
         return softplus(-self.signed_features @ theta).mean(1) + self.ridge / 2 * theta.square().sum()
 
     def lipschitz_within(self, distance: float) -> float:
-        """The root of the largest second moment, and the ridge at the rim."""
+        """Root of the largest second moment, plus the slope of the ridge penalty at the given distance."""
         rim = float(torch.linalg.vector_norm(self.solution)) + distance
         return math.sqrt(self._largest_moment()) + self.ridge * rim
 
     def _largest_moment(self) -> float:
-        """Of a group's features, in any direction."""
+        """Largest second moment of the features of a group in any direction."""
         moments = torch.einsum("tnd,tne->tde", self.signed_features, self.signed_features)
         return float(torch.linalg.eigvalsh(moments).max()) / self.signed_features.shape[1]
 
 
 class Quadratics(MinimaxProblem):
-    r"""Bowls of different shapes around different points, as risks of linear regressions are.
+    r"""Quadratic risks with different Hessians and minima, like those of linear regressions.
 
     .. math:: f_t(\theta) = \frac12 (\theta - \theta_t^*)^\top H_t (\theta - \theta_t^*)
 
     Args:
         num_tasks: Number of tasks T.
         dimension: Number of parameters d.
-        seed: Seed of shapes, points and start.
+        seed: Seed of the Hessians, minima and start.
     """
 
     def __init__(self, num_tasks: int = 5, dimension: int = 10, seed: int = 0) -> None:
@@ -274,23 +278,23 @@ class Quadratics(MinimaxProblem):
 
     @property
     def smoothness(self) -> float:
-        """The largest curvature of a task."""
+        """Largest curvature of a task."""
         return float(torch.linalg.matrix_norm(self.hessians, ord=2).max())
 
     def risks(self, theta: Tensor) -> Tensor:
-        """Heights in the bowls."""
+        """Values of the quadratic forms."""
         step = theta - self.minima
         return torch.einsum("td,tde,te->t", step, self.hessians, step) / 2
 
     def lipschitz_within(self, distance: float) -> float:
-        """Each task's steepness at the optimum, and what its curvature adds up to the rim."""
+        """Norm of a gradient at the optimum plus its largest change within the distance, maximum over tasks."""
         gradients = torch.einsum("tde,te->td", self.hessians, self.solution - self.minima)
         curvatures = torch.linalg.matrix_norm(self.hessians, ord=2)
         return float((torch.linalg.vector_norm(gradients, dim=1) + curvatures * distance).max())
 
 
 def example_problems(seed: int = 0) -> dict[str, MinimaxProblem]:
-    """The eight problems on which commands and tests measure, by name.
+    """Create the eight problems of the commands and tests, by name.
 
     Args:
         seed: Seed of the problems.

@@ -37,11 +37,11 @@ def test_gradient_of_the_risk_is_that_through_the_solution(number: int) -> None:
     features, targets = gaussian(number, 12).requires_grad_(), gaussian(number, 2, seed=1)
 
     def through_the_solution(features: Tensor) -> Tensor:
-        centerd, wanted = features - features.mean(0), targets - targets.mean(0)
-        shrinkage = 0.1 * centerd.square().mean()
-        system = centerd.T @ centerd / number + shrinkage * torch.eye(12, dtype=torch.float64)
-        weight = torch.linalg.solve(system, centerd.T @ wanted / number)
-        return (wanted - centerd @ weight).square().sum() / number + shrinkage * weight.square().sum()
+        centered, wanted = features - features.mean(0), targets - targets.mean(0)
+        shrinkage = 0.1 * centered.square().mean()
+        system = centered.T @ centered / number + shrinkage * torch.eye(12, dtype=torch.float64)
+        weight = torch.linalg.solve(system, centered.T @ wanted / number)
+        return (wanted - centered @ weight).square().sum() / number + shrinkage * weight.square().sum()
 
     ours, expected = least_squares_risk(features, targets, ridge=0.1), through_the_solution(features)
     torch.testing.assert_close(ours, expected)

@@ -121,7 +121,7 @@ def test_pipeline_with_a_processor_goes_through_it(images: tuple[Tensor, Tensor]
 
 
 def test_extra_samples_go_with_a_processor(images: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(ValueError, match="extra samples with a processor, and none without"):
+    with pytest.raises(ValueError, match="extra samples if and only if there is a processor"):
         PretextPipeline(network([Rotation()])).fit(images[0], images, images)
 
 

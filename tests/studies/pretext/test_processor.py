@@ -108,16 +108,16 @@ def test_covariances_need_a_linear_network() -> None:
 def test_covariances_have_no_batches() -> None:
     data = GaussianData()
     x, _, y = data.sample(50, seed=0)
-    with pytest.raises(ValueError, match=r"batch_size=None with the covariances of a population, .* got 10"):
+    with pytest.raises(ValueError, match=r"batch_size=None for the covariances of a population, .* got 10"):
         Processor(linear_network(52, 12), batch_size=10).fit((x, y), data.moments())
 
 
 def test_inputs_of_another_type_are_refused() -> None:
     x, z, y = GaussianData().sample(50, seed=0)
     processor = Processor(mlp_network(52, [8], 4), steps=1)
-    with pytest.raises(ValueError, match=r"type of the network, torch.float64, got torch.float32"):
+    with pytest.raises(ValueError, match=r"dtype of the network, torch.float64, got torch.float32"):
         processor.fit((x, y), (x.float(), z))
-    with pytest.raises(ValueError, match=r"type of the network, torch.float64, got torch.float32"):
+    with pytest.raises(ValueError, match=r"dtype of the network, torch.float64, got torch.float32"):
         processor.fit((x, y), (x, z)).transform(x.float())
 
 

@@ -1,3 +1,5 @@
+"""Least squares from samples and from covariances."""
+
 from dataclasses import dataclass
 
 import torch

@@ -1,3 +1,5 @@
+"""Networks of processors, and a bound on their capacity."""
+
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -1,3 +1,5 @@
+"""Algorithm 1, and the smooth maximum that it minimizes."""
+
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which features of generated data meet the two conditions of a processor, as estimated from 2,000 samples."""
+"""Estimate from 2,000 samples which features of synthetic data satisfy the two conditions of a processor."""
 
 import torch
 
@@ -16,10 +16,10 @@ def main() -> None:
     x, z, y = data.sample(2000, seed=0)
     processors = {
         "no processor": torch.eye(52, dtype=torch.float64),
-        "lost y": data.blind(12),
-        "best, penalty 0.3": optimal_linear_processor(data.moments(), 12, penalty=0.3),
+        "loses y": data.blind(12),
+        "optimal, penalty 0.3": optimal_linear_processor(data.moments(), 12, penalty=0.3),
     }
-    print("C1: correlation of features and pretext labels given y; C2: difference to the best error there is")
+    print("C1: correlation of features and pretext labels given y; C2: excess error")
     for name, matrix in processors.items():
         features = x @ matrix.T
         c1 = conditional_uncorrelatedness(features, z, y)

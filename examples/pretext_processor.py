@@ -1,4 +1,4 @@
-"""A processor that learns from too few downstream samples is worse than none, although it has seen more."""
+"""A processor trained on too few downstream samples is worse than none, although it uses more data."""
 
 import torch
 
@@ -10,7 +10,7 @@ def main() -> None:
     unlabeled, labeled, test = (data.sample(number, seed) for seed, number in enumerate((5000, 40, 5000)))
 
     def error(processor: Processor | None) -> float:
-        """Of processor, then pretext task, then linear probe."""
+        """Error of processor, pretext task and linear probe."""
 
         def features(inputs: torch.Tensor) -> torch.Tensor:
             return inputs if processor is None else processor.transform(inputs)

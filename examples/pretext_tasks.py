@@ -1,4 +1,4 @@
-"""Three pretext tasks on one trunk, weighed by the average and by minimax, then a linear probe on 40 labels."""
+"""Train on three pretext tasks weighted by average and minimax, then fit a linear probe on 40 labels."""
 
 from taskrobust import MultiTaskLoss, RiskEstimator, SoftmaxMinimax, Uniform, Weighting
 from taskrobust.studies.pretext import (
@@ -20,7 +20,7 @@ def main() -> None:
     names = [task.name for task in tasks]
     weightings: list[Weighting] = [Uniform(), SoftmaxMinimax()]
     for weighting in weightings:
-        # One loss is a cross-entropy, two are squared errors: each is compared with its own start.
+        # One loss is a cross-entropy, two are squared errors: risks are relative to their initial values.
         criterion = MultiTaskLoss(names, weighting, risk=RiskEstimator(normalization="initial"))
         network = PretextNetwork(convolutional_network(), CONVOLUTIONAL_FEATURES, tasks, criterion, epochs=4)
         pipeline = PretextPipeline(network).fit(unlabeled[0], labeled)

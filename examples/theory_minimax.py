@@ -1,4 +1,4 @@
-"""Algorithm 1 on a problem of which the optimum is known: the bound of Theorem 3.1, and what alpha = 1 leaves."""
+"""Compare the gaps of Algorithm 1 with the bound of Theorem 3.1 on a problem with a known optimum."""
 
 from taskrobust.studies.theory import (
     convergence_bound,
@@ -12,7 +12,7 @@ from taskrobust.weighting.schedules import Constant, Sharp, Theorem31
 
 
 def main() -> None:
-    problem = EnclosingBall(num_tasks=20, dimension=10)  # each of the points is a task, its distance the risk
+    problem = EnclosingBall(num_tasks=20, dimension=10)  # one task per point; its risk is the distance
     constants = problem.num_tasks, problem.radius, problem.lipschitz
     schedules = {
         "Theorem 3.1": Theorem31(*constants, problem.bound),

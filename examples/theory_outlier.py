@@ -1,4 +1,4 @@
-"""Appendix C: one task among T wants something else. What averaging costs it, for growing T."""
+"""Appendix C: the cost of averaging for an outlier among T tasks, for increasing T."""
 
 from taskrobust.studies.theory import OutlierExample
 

@@ -2,7 +2,7 @@ from taskrobust.cli.options import config_summaries
 
 
 def configs() -> None:
-    """Print the bundled configurations with their purpose. Use one with ``--config NAME``."""
+    """List the bundled configurations and their purposes. Use one with ``--config NAME``."""
     summaries = config_summaries()
     width = max(map(len, summaries))
     for name, summary in summaries.items():

@@ -6,7 +6,7 @@ _PACKAGES = ("taskrobust", "torch", "numpy", "transformers", "tokenizers", "data
 
 
 def env() -> None:
-    """Print the versions of what taskrobust builds on, and the devices."""
+    """Print the versions of taskrobust and its dependencies, and the available devices."""
     import torch
 
     print(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} processors")

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -6,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from taskrobust.studies.pretext.cells import Cells
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
 from taskrobust.studies.pretext.cifar10 import (
     SLIDES,
     Cifar10Protocol,
@@ -20,6 +19,7 @@ from taskrobust.studies.pretext.cifar10 import (
     read_cifar10,
 )
 from taskrobust.studies.pretext.plots import plot_cifar10
+from taskrobust.studies.results import Cells, print_paths, save
 
 
 def pretext_cifar10(
@@ -28,20 +28,20 @@ def pretext_cifar10(
     extra: list[int] = [1000, 2000, 3000, 4000, 5000],  # noqa: B006  # read only
     protocol: Cifar10Protocol = Cifar10Protocol(),  # noqa: B008
 ) -> None:
-    """Fill the table of the slides: accuracy on CIFAR-10 with processors that saw n0 downstream images, and without.
+    """Measure accuracies on CIFAR-10 with processors trained on n0 downstream images, and without, as in the slides.
 
     The training images are split into a tenth for the processor, six tenths without labels for the pretext task and
-    three tenths for the linear probe. Cells that are there from an earlier call are kept. Writes cells/, table.md,
-    table.json and accuracies.png.
+    three tenths for the linear probe. Existing results in cells/ are reused. Writes cells/, table.md, table.json and
+    accuracies.png.
 
     Args:
-        output: Folder of the results.
+        output: Folder for the results.
         data: Folder of train.parquet and test.parquet with the columns img {bytes, path} and label.
-        extra: The values of n0.
-        protocol: What is the same in all cells.
+        extra: Values of n0.
+        protocol: Settings that all cells share.
 
     Raises:
-        ValueError: If the folder holds cells of other settings or data, or n0 is not from one to the images there are.
+        ValueError: If the folder holds cells computed with other settings or data, or n0 is out of range.
     """
     console = Console()
     if not extra or min(protocol.number_of_extra(n0) for n0 in extra) < 1:
@@ -68,10 +68,11 @@ def pretext_cifar10(
     ssl["pooled"] = {row: {str(n0): cell[row] for n0, cell in pooled.items()} for row in ("full", "half")}
     processors = {n0: cell(f"n0-{n0}", partial(measure_processor, split, protocol, n0)) for n0 in extra}
     rows = _cifar10_rows(ssl, processors)
-    _show("Accuracy on CIFAR-10, %", ["", *(f"n0 = {n0}" for n0 in extra), "SSL"], rows, output)
-    (output / "table.json").write_text(json.dumps({"ssl": ssl, "processors": processors}, indent=2) + "\n")
+    header = ["", *(f"n0 = {n0}" for n0 in extra), "SSL"]
+    show_table(header, rows, "Accuracy on CIFAR-10, %")
+    save(output, "table", [markdown_table(header, rows)], {"ssl": ssl, "processors": processors})
     plot_cifar10(ssl, processors, output / "accuracies.png")
-    console.print(f"Results: {output}")
+    print_paths(output, "table", "accuracies.png")
 
 
 def _cifar10_rows(ssl: dict[str, Any], processors: dict[int, dict[str, Any]]) -> list[list[str]]:
@@ -85,20 +86,7 @@ def _cifar10_rows(ssl: dict[str, Any], processors: dict[int, dict[str, Any]]) ->
             of_ssl = f"{100 * ssl[row][field]:.2f}" if field in ssl[row] else ""
             rows.append([f"{row}: {label}", *(f"{100 * c[row][field]:.2f}" for c in processors.values()), of_ssl])
         pooled = [f"{100 * ssl['pooled'][row][str(n0)]:.2f}" for n0 in processors]
-        rows.append([f"{row}: plain SSL, n0 labels more", *pooled, ""])
+        rows.append([f"{row}: plain SSL, n0 more labels", *pooled, ""])
         slides = [f"{SLIDES[row][str(n0)]:.2f}" if str(n0) in SLIDES[row] else "" for n0 in processors]
         rows.append([f"{row}: the slides", *slides, f"{SLIDES[row]['ssl']:.2f}"])
     return rows
-
-
-def _show(title: str, columns: list[str], rows: list[list[str]], output: Path) -> None:
-    """Print a table and write it as table.md."""
-    table = Table(title=title)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
-    lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
-    for row in rows:
-        table.add_row(*row)
-        lines.append(f"| {' | '.join(row)} |")
-    (output / "table.md").write_text("\n".join(lines) + "\n")
-    Console().print(table)

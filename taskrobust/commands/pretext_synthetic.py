@@ -1,14 +1,13 @@
-import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from taskrobust.studies.pretext.cells import Cells
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
 from taskrobust.studies.pretext.plots import plot_synthetic
 from taskrobust.studies.pretext.synthetic import CURVES, Errors, measure
+from taskrobust.studies.results import Cells, print_paths, save
 
 _COLUMNS = {
     "processed": "processor",
@@ -19,18 +18,18 @@ _COLUMNS = {
 
 
 def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int = 3) -> None:
-    """Measure processors on generated data against the extra samples n0, the penalty λ, the features d_f and width.
+    """Measure processors on synthetic data for varying extra samples n0, penalty λ, features d_f and width.
 
-    Each row has the squared error of y with the processor (all downstream labels in the world, and 40), and what plain
-    self-supervised learning has with 40 labels and with those of the processor as well. Writes table.md, table.json and
-    errors.png. Takes about five minutes; what is in cells/ from an earlier call is kept.
+    Each row contains the squared error of y with a processor, for infinitely many downstream labels and for 40, and
+    that of plain self-supervised learning, for 40 labels and for these plus the n0 labels of the processor. Writes
+    table.md, table.json and errors.png. Takes about five minutes. Existing results in cells/ are reused.
 
     Args:
-        output: Folder of the results.
-        seeds: Seeds of each point; the median is shown.
+        output: Folder for the results.
+        seeds: Number of seeds per point. The table shows medians.
 
     Raises:
-        ValueError: If there is no seed.
+        ValueError: If ``seeds`` is not positive.
     """
     if seeds < 1:
         raise ValueError(f"Expected at least 1 seed, got {seeds}.")
@@ -47,21 +46,9 @@ def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int 
         for axis, points_of_axis in curves.items()
         for value, errors in points_of_axis.items()
     ]
-    _show("Squared error of y: 0.5 is the least, 1 that of a constant", ["", *_COLUMNS.values()], rows, output)
     numbers = {a: {f"{value:g}": asdict(errors) for value, errors in c.items()} for a, c in curves.items()}
-    (output / "table.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    header = ["", *_COLUMNS.values()]
+    show_table(header, rows, "Squared error of y: 0.5 is optimal, 1 is that of a constant")
+    save(output, "table", [markdown_table(header, rows)], numbers)
     plot_synthetic(curves, output / "errors.png")
-    Console().print(f"Results: {output}")
-
-
-def _show(title: str, columns: list[str], rows: list[list[str]], output: Path) -> None:
-    """Print a table and write it as table.md."""
-    table = Table(title=title)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
-    lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
-    for row in rows:
-        table.add_row(*row)
-        lines.append(f"| {' | '.join(row)} |")
-    (output / "table.md").write_text("\n".join(lines) + "\n")
-    Console().print(table)
+    print_paths(output, "table", "errors.png")

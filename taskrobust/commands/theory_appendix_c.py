@@ -1,21 +1,21 @@
 import math
 from pathlib import Path
 
-from rich.console import Console
-
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
+from taskrobust.studies.results import print_paths, save
 from taskrobust.studies.theory.appendix_c import OutlierExample
 from taskrobust.studies.theory.plots import plot_outlier
-from taskrobust.studies.theory.results import markdown_table, save, show_table
 
 
 def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: float = 1.0) -> None:
-    """Compare average and minimax on the example of appendix C, corrected, with the values that the paper prints.
+    """Compare average and minimax on the corrected example of appendix C and print the paper's values next to them.
 
     Writes appendix-c.md, appendix-c.json and appendix-c.png. Takes a second.
 
     Args:
-        output: Folder of the results.
-        alpha: Inverse temperature of softmax weighted gradient descent that stays as it is, for comparison.
+        output: Folder for the results.
+        alpha: Constant inverse temperature of softmax weighted gradient descent, for comparison.
     """
     examples = [OutlierExample.of_the_paper(tasks) for tasks in (3, 10, 30, 100, 300, 1000)]
     header = ["T", "average", "minimax", "ratio", "as printed", f"alpha = {alpha:g}", "largest ratio, any A"]
@@ -32,11 +32,7 @@ def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: floa
         rows.append([str(example.num_tasks), *(f"{value:.4g}" for value in worst.values())])
         values.append({"num_tasks": example.num_tasks, "curvature": example.curvature, **worst})
     title = "Worst risk of the average and of minimax, A = T - 1"
-    show_table(title, header, rows)
-    save(output, "appendix-c", [markdown_table(title, header, rows)], values)
+    show_table(header, rows, title)
+    save(output, "appendix-c", [markdown_table(header, rows, title)], values)
     plot_outlier(OutlierExample.of_the_paper(10), examples, output / "appendix-c.png")
-    _say_where(output, "appendix-c")
-
-
-def _say_where(output: Path, name: str) -> None:
-    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)
+    print_paths(output, "appendix-c", "appendix-c.png")

@@ -1,32 +1,33 @@
 import math
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
+from taskrobust.studies.results import print_paths, save
 from taskrobust.studies.theory.algorithm import Iterates, softmax_weighted_gradient_descent, take
 from taskrobust.studies.theory.baselines import (
     accelerated_log_sum_exp,
     exponentiated_gradient,
     mirror_prox,
+    solve_minimax,
     subgradient_descent,
 )
 from taskrobust.studies.theory.bounds import convergence_bound, step_size
 from taskrobust.studies.theory.plots import plot_gaps
 from taskrobust.studies.theory.problems import MinimaxProblem, example_problems
-from taskrobust.studies.theory.results import markdown_table, save, show_table
-from taskrobust.studies.theory.solver import solve_minimax
 from taskrobust.weighting.schedules import Constant, Entropic, Schedule, Sharp, Theorem31
 
 
 def theory_bound(output: Path = Path("runs/theory/bound"), most_steps: int = 1000, seed: int = 0) -> None:
-    """Measure the gap of Algorithm 1 on eight convex problems of known optimum, beside Theorem 3.1's bound.
+    """Compare the gap of Algorithm 1 on eight convex problems with known optima with the bound of Theorem 3.1.
 
     Writes bound.md, bound.json and bound.png. Takes about half a minute on two cores.
 
     Args:
-        output: Folder of the results.
-        most_steps: Largest number of steps K; the smaller ones are 10, 32, 100 and so on.
+        output: Folder for the results.
+        most_steps: Largest number of steps K. The smaller ones are 10, 32, 100 and so on.
         seed: Seed of the problems.
 
     Raises:
@@ -61,12 +62,12 @@ def theory_bound(output: Path = Path("runs/theory/bound"), most_steps: int = 100
     other_header = ["problem", *next(iter(others.values()))]
     other_rows = [[name, *(f"{gap:.0e}" for gap in row.values())] for name, row in others.items()]
     other_title = f"Gap of other algorithms after {most_steps} steps"
-    show_table(title, header, rows)
-    show_table(other_title, other_header, other_rows)
-    tables = [markdown_table(title, header, rows), markdown_table(other_title, other_header, other_rows)]
+    show_table(header, rows, title)
+    show_table(other_header, other_rows, other_title)
+    tables = [markdown_table(header, rows, title), markdown_table(other_header, other_rows, other_title)]
     save(output, "bound", tables, {"steps": steps, "bounds": bounds, "gaps": gaps, "others": others})
     plot_gaps(gaps, bounds, steps, output / "bound.png")
-    _say_where(output, "bound")
+    print_paths(output, "bound", "bound.png")
 
 
 def _schedules(problem: MinimaxProblem) -> dict[str, Schedule]:
@@ -85,7 +86,7 @@ def _algorithm_1(problem: MinimaxProblem, schedule: Schedule, steps: int) -> Ite
 
 
 def _other_algorithms(problem: MinimaxProblem, steps: int) -> dict[str, float]:
-    """Gaps by algorithm, with the step sizes and of the iterate (average or last) that its theory names."""
+    """Gaps by algorithm, with the step size and iterate (average or last) of its theory."""
     risks, start = problem.risks, problem.start
     radius, lipschitz, smoothness = problem.radius, problem.lipschitz, problem.smoothness
     size = step_size(radius, lipschitz, steps)
@@ -100,7 +101,3 @@ def _other_algorithms(problem: MinimaxProblem, steps: int) -> dict[str, float]:
         "L-BFGS": solve_minimax(risks, start),
     }
     return {name: problem.gap(theta) for name, theta in found.items()}
-
-
-def _say_where(output: Path, name: str) -> None:
-    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
+from taskrobust._io.tables import markdown_table
+from taskrobust.report.render import show_table
+from taskrobust.studies.results import print_paths, save
 from taskrobust.studies.theory.plots import plot_samples
-from taskrobust.studies.theory.results import markdown_table, save, show_table
 from taskrobust.studies.theory.sample_complexity import (
     average_start,
     downstream_optima,
@@ -20,15 +21,15 @@ def theory_sample_complexity(
 ) -> None:
     """Count the samples that downstream tasks need after pre-training on the average and on the worst task.
 
-    Nine tasks that are alike and an outlier, linear regression with 40 parameters; downstream tasks are convex
-    combinations of the ten, and the mean is over combinations drawn from a Dirichlet distribution of concentration 1/4.
-    Writes sample-complexity.md, .json and .png. Takes seconds.
+    The upstream tasks are linear regressions with 40 parameters: nine similar tasks and an outlier. Downstream tasks
+    are convex combinations of them, drawn from a Dirichlet distribution of concentration 1/4 for the mean. Writes
+    sample-complexity.md, .json and .png. Takes seconds.
 
     Args:
-        output: Folder of the results.
-        delta: Probability that a task's training misses the excess risk.
-        trials: Number of data sets of the Monte Carlo count.
-        seed: Seed of the data sets and of the downstream tasks.
+        output: Folder for the results.
+        delta: Probability of missing the target excess risk.
+        trials: Number of data sets of the Monte Carlo estimate.
+        seed: Seed of the data sets and downstream tasks.
 
     Raises:
         ValueError: If ``delta`` is not between 0 and 1.
@@ -65,12 +66,8 @@ def theory_sample_complexity(
         for i, limit in enumerate(eps)
     ]
     title = f"Samples needed: worst task (exact, by trials), mean of tasks; delta = {delta:g}"
-    show_table(title, header, rows)
-    save(output, "sample-complexity", [markdown_table(title, header, rows)], {"eps": eps, **counts})
+    show_table(header, rows, title)
+    save(output, "sample-complexity", [markdown_table(header, rows, title)], {"eps": eps, **counts})
     simulated = {start: counts[start]["simulated"] for start in starts}
     plot_samples(curves, fine, simulated, eps, output / "sample-complexity.png")
-    _say_where(output, "sample-complexity")
-
-
-def _say_where(output: Path, name: str) -> None:
-    Console().print(f"Table: {output / name}.md, {output / name}.json. Plot: {output / name}.png", soft_wrap=True)
+    print_paths(output, "sample-complexity", "sample-complexity.png")

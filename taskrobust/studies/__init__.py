@@ -1,1 +1,1 @@
-"""The theory of the paper, and a study of when downstream data help pretext learning."""
+"""Studies: the paper's theory, and whether downstream data help pretext learning."""

@@ -1,4 +1,7 @@
-"""Strategies that compute how much each task counts, one file per strategy."""
+"""Weighting strategies for multi-task losses, one module per strategy.
+
+The risk of a task is its mean loss.
+"""
 
 from taskrobust._names import did_you_mean, find_spelling, snake_case
 from taskrobust.weighting.base import Weighting
@@ -42,7 +45,7 @@ __all__ = [
 
 
 def strategies() -> dict[str, type[Weighting]]:
-    """The strategies of this package by class name."""
+    """Return the strategies of this package by class name."""
     exported = {name: globals()[name] for name in __all__}
     return {
         n: c for n, c in exported.items() if isinstance(c, type) and issubclass(c, Weighting) and c is not Weighting
@@ -50,17 +53,17 @@ def strategies() -> dict[str, type[Weighting]]:
 
 
 def make_weighting(name: str) -> Weighting:
-    """Make a strategy with its defaults from its name.
+    """Create a strategy with its default arguments from its name.
 
     Example:
         >>> make_weighting("softmax_minimax")
         SoftmaxMinimax(alpha=3.0, relative=True, hard=False)
 
     Args:
-        name: Name of the strategy, such as ``softmax_minimax``. The name of its class is another spelling of it.
+        name: Name of the strategy, e.g. ``softmax_minimax``, or of its class.
 
     Raises:
-        ValueError: If there is no strategy of that name, or it has arguments without defaults.
+        ValueError: If there is no such strategy, or if it has required arguments.
     """
     known = strategies()
     spelling = find_spelling(name, known)

@@ -7,11 +7,12 @@ from taskrobust._state import TaskModule
 
 
 class BufferAdam(TaskModule):
-    r"""Adam for one number per task that a strategy steps by itself, its state in buffers.
+    r"""Adam for one number per task, with its state in buffers.
 
     .. math:: x \leftarrow x - \eta \frac{m / (1 - \beta_1^k)}{\sqrt{v / (1 - \beta_2^k)} + \epsilon}
 
-    ``torch.optim`` keeps its state outside of ``state_dict`` and counts steps on the host.
+    Optimizers in ``torch.optim`` keep their state outside the ``state_dict`` of the strategy and count steps on the
+    host.
 
     Args:
         lr: Learning rate :math:`\eta`.
@@ -31,11 +32,17 @@ class BufferAdam(TaskModule):
         self.weight_decay = weight_decay
 
     def initial_state(self) -> Mapping[str, Tensor]:
-        """Moments of 0."""
+        """Return zero moments and steps."""
         return {name: torch.zeros(self.num_tasks) for name in ("first", "second", "steps")}
 
     def step(self, values: Tensor, gradient: Tensor, active: Tensor) -> None:
-        """Step the ``active`` elements of ``values`` in place; the others keep their moments. Shapes [T]."""
+        """Update the active elements of ``values`` in place. The moments of the others do not change.
+
+        Args:
+            values: Values of the tasks, shape [T].
+            gradient: Gradient of the values, shape [T].
+            active: Mask of the elements to update, shape [T].
+        """
         gradient = gradient + self.weight_decay * values
         self.first.copy_(torch.where(active, 0.9 * self.first + 0.1 * gradient, self.first))
         self.second.copy_(torch.where(active, 0.999 * self.second + 0.001 * gradient**2, self.second))

@@ -1,4 +1,4 @@
-"""Inner products of the tasks' gradients on what they share."""
+"""Inner products of the gradients of the tasks with respect to shared tensors."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,17 @@ from taskrobust.ranks import Ranks
 
 
 class GramianEstimator:
-    r"""Sums up the Gram matrix of the tasks' gradients over micro-batches and ranks.
+    r"""Accumulates the Gram matrix of the tasks' gradients over micro-batches and ranks.
 
     .. math:: G_{ij} = \langle \nabla_W r_i, \nabla_W r_j \rangle
 
-    Parameters are the same on all ranks and micro-batches: their gradients are added before the products are taken
-    (averaging the norms of the parts is wrong by half and more). Activations differ: the products are added.
+    Parameters are the same on all ranks and micro-batches, so their gradients are summed before the products are
+    computed (averaging the norms of the parts would be wrong by half or more). Activations differ, so their products
+    are summed.
 
     Args:
         num_tasks: Number of tasks T.
-        ranks: The ranks that share a batch.
+        ranks: The ranks that process parts of the same batch.
     """
 
     def __init__(self, num_tasks: int, ranks: Ranks) -> None:
@@ -29,12 +30,12 @@ class GramianEstimator:
         self.products: Tensor | None = None
 
     def add(self, risks: Tensor, shared: Shared) -> None:
-        """Add one batch.
+        """Add a batch.
 
         Args:
-            risks: This batch's part of the risks, shape [T], whose gradient is R times this rank's share of the global
-                one.
-            shared: What the tasks share, in the graph of ``risks``.
+            risks: Part of this batch in the risks, shape [T]. Their gradient is R times the share of this rank in the
+                global gradient, where R is the number of ranks.
+            shared: Tensors that the tasks share, in the graph of ``risks``.
         """
         ranks = self.ranks.size
         if isinstance(shared, DisjointRows):
@@ -58,7 +59,7 @@ class GramianEstimator:
             self._add_products(jacobian @ jacobian.T)
 
     def gramian(self) -> Tensor:
-        """The Gram matrix over all that was added on all ranks, shape [T, T]."""
+        """Compute the Gram matrix of all added batches on all ranks, shape [T, T]."""
         parts = self.products if self.jacobian is None else self.jacobian
         assert parts is not None
         parts = self.ranks.sum(parts)
@@ -69,6 +70,6 @@ class GramianEstimator:
 
 
 def _flat(gradients: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> Tensor:
-    """One row of the Jacobian in float32; a task that does not depend on a tensor, such as an absent one, has zeros."""
+    """Row of the Jacobian in float32, with zeros for tensors on which the task does not depend, e.g. if absent."""
     parts = [torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True)]
     return torch.cat([part.float().flatten() for part in parts])

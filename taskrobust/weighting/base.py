@@ -9,15 +9,15 @@ from taskrobust._state import TaskModule
 
 
 class Weighting(TaskModule, ABC):
-    """Computes how much each task counts in a step from the tasks' risks.
+    """Computes the weights of the tasks in a step from their risks.
 
-    A strategy is a subclass with :meth:`weights`; its constructor takes settings. ``MultiTaskLoss`` tells it the tasks
-    (``self.tasks``, ``self.num_tasks``), masks absent ones, scales the weights to a common sum and pools risks over
-    ranks before it calls a strategy, which therefore sees the same numbers on every rank.
+    A strategy is a subclass that implements :meth:`weights` and accepts its settings in the constructor.
+    ``MultiTaskLoss`` sets the tasks (``self.tasks``, ``self.num_tasks``), masks absent tasks, scales the weights to a
+    common sum, and pools the risks over ranks before calling the strategy, so that all ranks compute the same weights.
 
-    One that remembers something returns its state before the first step from :meth:`initial_state` and changes it in
-    :meth:`update`, in place and without a branch on its values. Then ``state_dict`` into a new object resumes exactly,
-    a step never waits for the device, and ``torch.compile`` sees one graph.
+    A stateful strategy returns its initial state from :meth:`initial_state` and modifies it in :meth:`update`, in place
+    and without branching on its values. This way, loading a ``state_dict`` resumes exactly, steps do not synchronize
+    with the device, and ``torch.compile`` produces a single graph.
 
     Example:
         >>> from taskrobust import MultiTaskLoss
@@ -31,62 +31,72 @@ class Weighting(TaskModule, ABC):
     """
 
     needs_gramian: ClassVar[bool] = False
-    """Whether the strategy uses the inner products of the tasks' gradients, see :meth:`observe`."""
+    """Whether the strategy requires the inner products of the tasks' gradients, see :meth:`observe`."""
 
     needs_counts: ClassVar[bool] = False
-    """Whether mean losses without their counts are not enough."""
+    """Whether the strategy requires the counts of the mean losses."""
 
     smallest_risk: float = -math.inf
-    """Smaller risks are errors that name the task."""
+    """Smallest allowed risk. Smaller ones raise an error that names the task."""
 
     @abstractmethod
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """Weights of the tasks in the scale of the strategy's paper, shape [T], not negative. Changes no state.
+        """Compute the weights of the tasks, without changing the state.
 
         Args:
-            risks: Risks of the tasks, shape [T], float32, detached. Those of absent tasks are arbitrary.
-            counts: Numbers of elements behind them, shape [T]. 0 for an absent task, whose weight is ignored.
+            risks: Detached risks of the tasks, shape [T], float32. Those of absent tasks are arbitrary.
+            counts: Number of elements per task, shape [T]. 0 for absent tasks, whose weights are ignored.
+
+        Returns:
+            Nonnegative weights in the scale of the strategy's paper, shape [T].
         """
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Learn from the risks of a step. Called once per step in training, after :meth:`weights`.
+        """Update the state from the risks of a step. Called once per training step, after :meth:`weights`.
 
         Args:
-            risks: As in :meth:`weights`.
-            counts: As in :meth:`weights`.
+            risks: See :meth:`weights`.
+            counts: See :meth:`weights`.
         """
 
     def observe(self, gramian: Tensor) -> None:
-        """Learn the tasks' gradients, if ``needs_gramian``.
+        """Receive the Gram matrix of the tasks' gradients if ``needs_gramian`` is set.
 
-        Called before :meth:`weights`, but in an accumulation window after it, at its end: weights that follow from the
-        gradients are one step late there.
+        Called before :meth:`weights`. With gradient accumulation, it is called after :meth:`weights` at the end of the
+        window, so that weights that depend on gradients lag by one step.
 
         Args:
             gramian: Inner products of the gradients of the risks with respect to the shared tensors, shape [T, T]. The
-                diagonal holds squared norms.
+                diagonal contains the squared norms.
         """
 
     def end_epoch(self) -> None:
-        """Learn that an epoch is over, from ``MultiTaskLoss.end_epoch``."""
+        """Handle the end of an epoch. Called by ``MultiTaskLoss.end_epoch``."""
 
     def own_loss(self, risks: Tensor, share: Tensor) -> Tensor | None:
-        """Scalar whose gradient trains the strategy's own parameters, None if there are none.
+        """Compute a scalar whose gradient trains the parameters of the strategy, or None if it has no parameters.
 
-        Must be linear in ``risks`` and ``share`` together, so that the parts of an accumulation window add up.
+        It must be jointly linear in ``risks`` and ``share``, so that the parts of an accumulation window can be summed.
 
         Args:
-            risks: This batch's part of the risks, shape [T], detached.
-            share: This batch's share of the tasks' elements, shape [T]: 1 outside of accumulation, 0 for an absent
-                task.
+            risks: Part of this batch in the risks, shape [T], detached.
+            share: Share of this batch in the tasks' elements, shape [T]. 1 without accumulation, 0 for absent tasks.
         """
         return None
 
 
 def masked_softmax(values: Tensor, counts: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """Softmax of ``scale`` times the values over the tasks that are present, 0 for the others. Shape [T].
+    """Compute the softmax of the scaled values over the present tasks.
 
-    The largest value is subtracted before the product, which may overflow where the result does not.
+    The largest value is subtracted before scaling, since the product could overflow even if the result does not.
+
+    Args:
+        values: Values of the tasks, shape [T].
+        counts: Number of elements per task, shape [T]. 0 for absent tasks.
+        scale: Factor of the values.
+
+    Returns:
+        Softmax, 0 for absent tasks, shape [T].
     """
     present = counts > 0
     largest = values.masked_fill(~present, -torch.inf).max()
@@ -95,6 +105,11 @@ def masked_softmax(values: Tensor, counts: Tensor, scale: Tensor | float = 1.0) 
 
 
 def masked_mean(values: Tensor, counts: Tensor) -> Tensor:
-    """Mean over the tasks that are present. Shape []."""
+    """Compute the mean over the present tasks, shape [].
+
+    Args:
+        values: Values of the tasks, shape [T].
+        counts: Number of elements per task, shape [T]. 0 for absent tasks.
+    """
     present = counts > 0
     return (torch.where(present, values, 0) / present.sum().clamp(min=1)).sum()

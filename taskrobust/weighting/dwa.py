@@ -8,12 +8,12 @@ from taskrobust.weighting.base import Weighting
 
 
 class DWA(Weighting):
-    r"""Dynamic weight average: weights tasks by how slowly their risks fell from one period to the next.
+    r"""Dynamic weight average: weights tasks by how slowly their risks decrease from period to period.
 
     .. math:: w_t = T \operatorname{softmax}_t \left( \frac{\bar r_t(p - 1)}{\bar r_t(p - 2)} \Big/ \tau \right)
 
-    :math:`\bar r_t(p)` is the mean risk over period p. The ratio of a task that was not seen in two periods is 1, so
-    the first two periods weight all tasks alike. Risks must be positive.
+    :math:`\bar r_t(p)` is the mean risk in period p. The ratio is 1 for tasks not yet seen in two periods, so all
+    weights are equal in the first two periods. Risks must be positive.
 
     Example:
         >>> from taskrobust import MultiTaskLoss
@@ -24,8 +24,8 @@ class DWA(Weighting):
         {'noun': 0.41, 'verb': 0.59}
 
     Args:
-        temperature: :math:`\tau`. The larger, the more alike the weights.
-        period: Steps in a period. None uses epochs, as the paper does: the training loop calls
+        temperature: Temperature :math:`\tau`. Larger values make the weights more uniform.
+        period: Number of steps per period. None uses epochs as in the paper and requires calls of
             ``MultiTaskLoss.end_epoch``.
 
     Raises:
@@ -41,7 +41,7 @@ class DWA(Weighting):
     step: Tensor
 
     smallest_risk = 0.0
-    patience = 10_000  # steps without an end of an epoch until a warning
+    patience = 10_000  # steps without the end of an epoch before a warning
 
     def __init__(self, temperature: float = 2.0, period: int | None = 100) -> None:
         super().__init__()
@@ -52,22 +52,22 @@ class DWA(Weighting):
         self._unended_steps = 0
 
     def initial_state(self) -> Mapping[str, Tensor]:
-        """No period."""
+        """Return empty periods."""
         return {
             "period_sums": torch.zeros(self.num_tasks),
             "period_batches": torch.zeros(self.num_tasks),
-            "means": torch.zeros(2, self.num_tasks),  # of the last period and of the one before it
+            "means": torch.zeros(2, self.num_tasks),  # of the last period and the one before it
             "step": torch.zeros((), dtype=torch.int64),
         }
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """Softmax of the ratios of the last two periods' means, times T."""
+        """Compute T times the softmax of the ratios of the last two periods' means."""
         last, before = self.means
         ratios = torch.where(before > 0, last / before, 1)
         return self.num_tasks * (ratios / self.temperature).softmax(0)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Add the risks of the present tasks to the period, and end it when its steps are over."""
+        """Add the risks of the present tasks to the period, and end it after its last step."""
         present = counts > 0
         self.period_sums.add_(torch.where(present, risks, 0))
         self.period_batches.add_(present.float())

@@ -8,16 +8,16 @@ from taskrobust.weighting.base import Weighting
 
 
 class FAMO(Weighting):
-    r"""Fast adaptive multitask optimization: decreases all tasks' risks at the same rate, from the risks alone.
+    r"""Fast adaptive multitask optimization: decreases all risks at the same rate, using only their values.
 
     .. math::
         z = \operatorname{softmax}(\xi), \qquad
         w_t = c \frac{z_t}{r_t - b_t}, \qquad c = \Big( \sum_t \frac{z_t}{r_t - b_t} \Big)^{-1}, \qquad
         \nabla_\xi = J_z^\top \big( \log (r - b) - \log (r^+ - b) \big)
 
-    :math:`r^+` are the risks after the step. They are read from the next batch, which costs nothing, where the authors'
-    code runs the model twice on the same batch; the logits then lag one step behind, and smoothed risks make up for the
-    noise between batches.
+    :math:`r^+` are the risks after the step. They are obtained from the next batch at no cost, whereas the authors'
+    code evaluates the model twice on the same batch. As a result, the logits lag by one step. Smoothed risks
+    compensate for the noise between batches.
 
     Example:
         >>> from taskrobust import MultiTaskLoss
@@ -29,7 +29,7 @@ class FAMO(Weighting):
     Args:
         lr: Learning rate of the logits :math:`\xi`.
         weight_decay: Coefficient of :math:`\xi` in its gradient.
-        lower_bound: :math:`b_t`, the same for all tasks; a smaller risk is an error.
+        lower_bound: Lower bound :math:`b_t` of all risks. Smaller risks raise an error.
 
     References:
         Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023, Algorithm 1.
@@ -47,7 +47,7 @@ class FAMO(Weighting):
         self.adam = BufferAdam(lr, weight_decay)
 
     def initial_state(self) -> Mapping[str, Tensor]:
-        """Equal logits."""
+        """Return equal logits."""
         return {
             "logits": torch.zeros(self.num_tasks),
             "log_risks": torch.zeros(self.num_tasks),
@@ -55,13 +55,13 @@ class FAMO(Weighting):
         }
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """Softmax of the logits over what is left of the risks, scaled to the sum 1."""
+        """Compute the softmax of the logits divided by the gaps to the lower bound, scaled to sum 1."""
         present = counts > 0
         shares = torch.where(present, self.logits.softmax(0) / self._gap(risks), 0)
         return shares / shares.sum().clamp(min=1e-12)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Step the logits on what the last step changed, and remember the risks."""
+        """Update the logits from the change of the risks in the last step, and store the risks."""
         present = counts > 0
         log_risks = self._gap(risks).log()
         known = present & self.seen

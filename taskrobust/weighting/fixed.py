@@ -8,7 +8,7 @@ from taskrobust.weighting.base import Weighting
 
 
 class Fixed(Weighting):
-    r"""Weights the tasks by given constants.
+    r"""Weights the tasks by constants.
 
     .. math:: w_t = c_t
 
@@ -20,10 +20,10 @@ class Fixed(Weighting):
         tensor(1.7500)
 
     Args:
-        values: The constants :math:`c_t`, one per task, none negative.
+        values: Nonnegative constants :math:`c_t`, one per task.
 
     Raises:
-        ValueError: If a value is negative or not finite, or none is positive.
+        ValueError: If a value is negative or not finite, or if no value is positive.
     """
 
     def __init__(self, values: Sequence[float]) -> None:
@@ -39,5 +39,5 @@ class Fixed(Weighting):
         return self
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """The constants."""
+        """Return the constants."""
         return self._values.on(risks.device)

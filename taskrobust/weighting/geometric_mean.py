@@ -5,11 +5,11 @@ from taskrobust.weighting.base import Weighting, masked_mean
 
 
 class GeometricMean(Weighting):
-    r"""Minimizes the geometric mean of the risks: every task counts by its relative progress.
+    r"""Minimizes the geometric mean of the risks, so that relative improvements of all tasks count equally.
 
     .. math:: L = \Big( \prod_t r_t \Big)^{1/T}, \qquad w_t = \frac{L}{T r_t}
 
-    The opposite of minimax: the smaller a risk, the larger its weight. Risks must be positive.
+    In contrast to minimax, smaller risks have larger weights. Risks must be positive.
 
     Example:
         >>> from taskrobust import MultiTaskLoss
@@ -25,7 +25,7 @@ class GeometricMean(Weighting):
     smallest_risk = 0.0
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """Geometric mean over T times the risk."""
+        """Compute the geometric mean divided by T times the risk."""
         present = counts > 0
         risks = torch.where(present, risks, 1).clamp(min=1e-12)  # 0 before the first step
         geometric_mean = masked_mean(risks.log(), counts).exp()

@@ -9,17 +9,17 @@ from taskrobust.weighting.base import Weighting, masked_mean
 
 
 class GradNorm(Weighting):
-    r"""Learns weights for which the tasks' gradients on the shared layer have norms that fit their training rates.
+    r"""Learns weights that adapt the gradient norms of the tasks at a shared layer to their training rates.
 
     .. math::
         G_t = w_t \lVert \nabla_W r_t \rVert, \qquad
         \rho_t = \frac{r_t / r_t(0)}{\operatorname{mean}_j r_j / r_j(0)}, \qquad
         L_w = \sum_t \lvert G_t - \bar G \rho_t^a \rvert
 
-    The target :math:`\bar G \rho_t^a` is held constant, so that the gradient of a weight,
-    :math:`\operatorname{sign}(G_t - \bar G \rho_t^a) \lVert \nabla_W r_t \rVert`, has a closed form: nothing is
-    differentiated twice. The weights take an Adam step on it and are scaled to the sum T. W is given as
-    ``criterion(losses, shared=...)``: the parameters of the last shared layer, or the activation after it.
+    The target :math:`\bar G \rho_t^a` is treated as a constant, so that the gradient of a weight has a closed form,
+    :math:`\operatorname{sign}(G_t - \bar G \rho_t^a) \lVert \nabla_W r_t \rVert`, and no second derivatives are needed.
+    The weights are updated by Adam and scaled to sum T. Pass W as ``criterion(losses, shared=...)``: the parameters of
+    the last shared layer, or the activation after it.
 
     Example:
         >>> from torch import nn
@@ -30,10 +30,10 @@ class GradNorm(Weighting):
         >>> criterion({"noun": risks[0], "verb": risks[1]}, shared=trunk.weight).backward()
 
     Args:
-        alpha: Strength :math:`a` with which tasks that train slowly are favored.
+        alpha: Exponent :math:`a`. Larger values favor slowly training tasks more strongly.
         lr: Learning rate of the weights.
-        initial_risks: :math:`r_t(0)`, one per task: log C for a cross-entropy among C classes. None uses the mean of
-            the first ``initial_steps`` batches with the task.
+        initial_risks: Initial risks :math:`r_t(0)`, one per task, e.g. log C for a cross-entropy with C classes. None
+            uses the mean of the first ``initial_steps`` batches that include the task.
         initial_steps: See ``initial_risks``.
 
     Raises:
@@ -45,7 +45,7 @@ class GradNorm(Weighting):
     """
 
     needs_gramian = True
-    smallest_weight = 1e-3  # the paper lets weights cross zero, where their tasks would be unlearned
+    smallest_weight = 1e-3  # in the paper, weights can become negative, which would unlearn tasks
 
     task_weights: Tensor
     norms: Tensor
@@ -71,7 +71,7 @@ class GradNorm(Weighting):
         self.adam = BufferAdam(lr)
 
     def initial_state(self) -> Mapping[str, Tensor]:
-        """Equal weights."""
+        """Return equal weights."""
         known = self.initial_risks is not None
         return {
             "task_weights": torch.ones(self.num_tasks),
@@ -81,15 +81,15 @@ class GradNorm(Weighting):
         }
 
     def observe(self, gramian: Tensor) -> None:
-        """Read the norms of the gradients from the diagonal."""
+        """Store the norms of the gradients."""
         self.norms.copy_(gramian.diagonal().clamp(min=0).sqrt())
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """The learned weights, of sum T."""
+        """Return the learned weights, which sum to T."""
         return self.task_weights
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Step the weights of the present tasks."""
+        """Update the weights of the present tasks."""
         present = counts > 0
         learns = present & (self.initial_batches < self.initial_steps)
         self.initial_sums.add_(torch.where(learns, risks, 0))

@@ -11,7 +11,7 @@ class GroupDRO(Weighting):
 
     .. math:: q_t \leftarrow \frac{q_t \exp(\eta r_t)}{\sum_j q_j \exp(\eta r_j)}, \qquad L = \sum_t q_t r_t
 
-    :math:`\log q` is kept, so that large risks do not overflow. An absent task keeps its :math:`\log q`.
+    The state is :math:`\log q`, so that large risks do not overflow. It does not change for absent tasks.
 
     Example:
         >>> from taskrobust import MultiTaskLoss
@@ -22,7 +22,7 @@ class GroupDRO(Weighting):
         {'noun': 0.73, 'verb': 0.27}
 
     Args:
-        step_size: :math:`\eta`, in one over the unit of the risks.
+        step_size: Step size :math:`\eta`, in inverse units of the risks.
 
     Raises:
         ValueError: If ``step_size`` is negative.
@@ -40,15 +40,15 @@ class GroupDRO(Weighting):
         self.step_size = step_size
 
     def initial_state(self) -> Mapping[str, Tensor]:
-        """Equal weights."""
+        """Return equal weights."""
         return {"log_weights": torch.zeros(self.num_tasks).log_softmax(0)}
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """The weights after the ascent step on these risks."""
+        """Compute the weights after the ascent step on these risks."""
         return masked_softmax(self._ascended(risks, counts), counts)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Keep the ascent step."""
+        """Apply the ascent step."""
         self.log_weights.copy_(self._ascended(risks, counts).log_softmax(0))
 
     def _ascended(self, risks: Tensor, counts: Tensor) -> Tensor:

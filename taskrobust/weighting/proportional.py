@@ -4,11 +4,11 @@ from taskrobust.weighting.base import Weighting
 
 
 class Proportional(Weighting):
-    r"""Weights each task by its share of the elements: the plain mean over all elements, whatever their task.
+    r"""Weights each task by its share of the elements, which results in the mean over all elements.
 
     .. math:: w_t = \frac{N_t}{\sum_j N_j}, \qquad \sum_t w_t \frac{S_t}{N_t} = \frac{\sum_t S_t}{\sum_t N_t}
 
-    With one task per part of speech this is the masked language modeling loss of BERT.
+    With one task per part of speech, this is the masked language modeling loss of BERT.
 
     Example:
         >>> import torch
@@ -21,5 +21,5 @@ class Proportional(Weighting):
     needs_counts = True
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """Counts over their sum."""
+        """Compute the counts divided by their sum."""
         return counts / counts.sum().clamp(min=1)

@@ -8,11 +8,11 @@ from taskrobust.weighting.base import Weighting, masked_softmax
 
 
 class RandomWeights(Weighting):
-    r"""Draws new weights at every step: the baseline that elaborate strategies should beat.
+    r"""Draws random weights at each step, a baseline for other strategies.
 
     .. math:: w = \operatorname{softmax}(\xi), \qquad \xi \sim \mathcal N(0, I_T)
 
-    A draw is a hash of seed, step and task, so that all ranks and a resumed run draw the same.
+    Draws are hashes of seed, step and task, so that they are the same on all ranks and in resumed runs.
 
     Example:
         >>> from taskrobust import MultiTaskLoss
@@ -35,15 +35,15 @@ class RandomWeights(Weighting):
         self.seed = seed
 
     def initial_state(self) -> Mapping[str, Tensor]:
-        """No steps."""
+        """Return a step count of 0."""
         return {"step": torch.zeros((), dtype=torch.int64)}
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """Softmax of this step's draw."""
+        """Compute the softmax of this step's draw."""
         key = random_bits(torch.full_like(self.step, self.seed), self.step)
         draws = normal(random_bits(key[None], torch.arange(self.num_tasks, device=key.device)))
         return masked_softmax(draws.float(), counts)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Move to the next draw."""
+        """Increment the step."""
         self.step.add_(1)

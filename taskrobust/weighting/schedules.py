@@ -1,4 +1,4 @@
-"""Schedules of the softmax's inverse temperature, as functions of the step."""
+"""Schedules for the inverse temperature of the softmax as functions of the step."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,38 +8,38 @@ from torch import Tensor
 
 
 class Schedule(ABC):
-    """A number that depends on the step."""
+    """Base class of schedules, which map steps to values."""
 
     @abstractmethod
     def __call__(self, step: Tensor) -> Tensor:
-        """Value at a step.
+        """Compute the value at a step.
 
         Args:
-            step: Steps taken so far, an integer tensor of any shape on any device.
+            step: Number of completed steps, an integer tensor of any shape on any device.
         """
 
 
 class Constant(Schedule):
-    """The same value at every step.
+    """A constant value.
 
     Example:
         >>> Constant(2.0)(torch.tensor(100))
         tensor(2.)
 
     Args:
-        value: The value.
+        value: The constant.
     """
 
     def __init__(self, value: float) -> None:
         self.value = value
 
     def __call__(self, step: Tensor) -> Tensor:
-        """The value."""
+        """Return the constant."""
         return torch.full_like(step, self.value, dtype=torch.float32)
 
 
 class Linear(Schedule):
-    """From one value to another on a straight line, then the second one.
+    """Linear interpolation between two values, constant afterwards.
 
     Example:
         >>> Linear(0.0, 3.0, steps=100)(torch.tensor([0, 50, 200]))
@@ -47,8 +47,8 @@ class Linear(Schedule):
 
     Args:
         start: Value at step 0.
-        end: Value at step ``steps`` and after.
-        steps: Number of steps from one to the other.
+        end: Value from step ``steps`` on.
+        steps: Number of steps of the interpolation.
     """
 
     def __init__(self, start: float, end: float, steps: int) -> None:
@@ -59,16 +59,16 @@ class Linear(Schedule):
         self.steps = steps
 
     def __call__(self, step: Tensor) -> Tensor:
-        """The value on the line."""
+        """Compute the interpolated value."""
         return self.start + (self.end - self.start) * (step / self.steps).clamp(max=1)
 
 
 class Theorem31(Schedule):
-    r"""The growth with which softmax weighted gradient descent is proven to converge.
+    r"""The schedule of Theorem 3.1, for which softmax weighted gradient descent provably converges.
 
     .. math:: \alpha_k = \frac{4 \sqrt{k + 1}}{R_0 L'} \log \frac{4 T B \sqrt{k + 1}}{R_0 L'}
 
-    It is in one over the unit of the risks: use it with ``SoftmaxMinimax(alpha, relative=False)``.
+    The value is in inverse units of the risks. Use it with ``SoftmaxMinimax(alpha, relative=False)``.
 
     Example:
         >>> Theorem31(num_tasks=10, radius=4.0, lipschitz=1.0, bound=1.0)(torch.tensor([0, 99]))
@@ -76,9 +76,9 @@ class Theorem31(Schedule):
 
     Args:
         num_tasks: Number of tasks :math:`T`.
-        radius: Distance :math:`R_0` from the first parameters to the optimum.
+        radius: Distance :math:`R_0` from the initial parameters to the optimum.
         lipschitz: Lipschitz constant :math:`L'` of the losses.
-        bound: Bound :math:`B` of the losses.
+        bound: Bound :math:`B` on the losses.
 
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Theorem 3.1.
@@ -94,18 +94,18 @@ class Theorem31(Schedule):
         self.log_constant = math.log(self.scale * num_tasks * bound)
 
     def __call__(self, step: Tensor) -> Tensor:
-        r""":math:`\alpha_k`, never negative."""
+        r"""Compute :math:`\alpha_k`, clipped at 0."""
         root = (step + 1).float().sqrt()
         return (self.scale * root * (self.log_constant + root.log())).clamp(min=0)
 
 
 class Entropic(Schedule):
-    r"""The slowest simple growth that gives the bound of Theorem 3.1.
+    r"""A simple, slowly growing schedule that satisfies the bound of Theorem 3.1.
 
     .. math:: \alpha_k = \frac{2 \sqrt{k + 1} \log T}{R_0 L'}
 
-    It suffices because the softmax weighted risk misses the worst one by :math:`\log T / \alpha` at most. It needs no
-    bound of the losses.
+    It suffices because the softmax-weighted risk is at most :math:`\log T / \alpha` below the worst one. No bound on
+    the losses is needed.
 
     Example:
         >>> Entropic(num_tasks=10, radius=4.0, lipschitz=1.0)(torch.tensor([0, 99]))
@@ -113,7 +113,7 @@ class Entropic(Schedule):
 
     Args:
         num_tasks: Number of tasks :math:`T`.
-        radius: Distance :math:`R_0` from the first parameters to the optimum.
+        radius: Distance :math:`R_0` from the initial parameters to the optimum.
         lipschitz: Lipschitz constant :math:`L'` of the losses.
     """
 
@@ -125,20 +125,21 @@ class Entropic(Schedule):
         self.scale = 2 * self._gap(num_tasks) / (radius * lipschitz)
 
     def __call__(self, step: Tensor) -> Tensor:
-        r""":math:`\alpha_k`."""
+        r"""Compute :math:`\alpha_k`."""
         return self.scale * (step + 1).float().sqrt()
 
     def _gap(self, num_tasks: int) -> float:
-        """Bound of the worst risk minus the softmax weighted one, times alpha."""
+        """Bound on alpha times the difference between the worst and the softmax-weighted risk."""
         return math.log(num_tasks)
 
 
 class Sharp(Entropic):
-    r"""The slowest growth that gives the bound of Theorem 3.1 by its proof: no smaller gap holds for all risks.
+    r"""The slowest schedule for which the proof of Theorem 3.1 holds.
 
     .. math:: \alpha_k = \frac{2 \sqrt{k + 1} W_0((T - 1) / e)}{R_0 L'}
 
-    :math:`W_0` is Lambert's function. For ten tasks it is 1.10, where :math:`\log T = 2.30`.
+    It uses the exact gap between the worst and the softmax-weighted risk. :math:`W_0` is Lambert's function. For ten
+    tasks, its value is 1.10, compared with :math:`\log T = 2.30`.
 
     Example:
         >>> Sharp(num_tasks=10, radius=4.0, lipschitz=1.0)(torch.tensor([0, 99]))
@@ -146,13 +147,13 @@ class Sharp(Entropic):
 
     Args:
         num_tasks: Number of tasks :math:`T`.
-        radius: Distance :math:`R_0` from the first parameters to the optimum.
+        radius: Distance :math:`R_0` from the initial parameters to the optimum.
         lipschitz: Lipschitz constant :math:`L'` of the losses.
     """
 
     def _gap(self, num_tasks: int) -> float:
         argument = (num_tasks - 1) / math.e
-        gap = math.log1p(argument)  # above Lambert's function, from where Newton's steps fall to it
+        gap = math.log1p(argument)  # upper bound from which Newton's method converges
         for _ in range(20):
             gap -= (gap - argument * math.exp(-gap)) / (gap + 1)
         return gap

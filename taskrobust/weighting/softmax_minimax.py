@@ -9,20 +9,21 @@ from taskrobust.weighting.schedules import Constant, Schedule
 
 
 class SoftmaxMinimax(Weighting):
-    r"""Weights each task by the softmax of its risk, so that the worst task leads.
+    r"""Weights the tasks by the softmax of their risks, so that the worst task has the largest weight.
 
     .. math:: w_t = \frac{\exp(\alpha r_t / u)}{\sum_j \exp(\alpha r_j / u)}, \qquad L = \sum_t w_t r_t, \qquad
         u = \frac1T \sum_j |r_j|
 
-    With ``relative=False``, u is 1: equation 7 of the paper, whose :math:`\alpha` is in one over the unit of the risks
-    and therefore does little on small losses and everything on large ones. Relative to the mean risk, the same
-    :math:`\alpha` means the same for losses in any unit: a task whose risk exceeds another's by a tenth of the mean has
-    :math:`e^{\alpha / 10}` times its weight. The weighted risk is less than the worst by at most
-    :math:`u \log T / \alpha`. As risks fall during training, :math:`\alpha / u` grows, as Theorem 3.1 asks for.
+    With ``relative=False``, u is 1, as in equation 7 of the paper. Then, :math:`\alpha` is in inverse units of the
+    risks and has a weak effect for small losses and a strong one for large losses. With risks relative to their mean,
+    the effect of :math:`\alpha` does not depend on the unit: if the risk of a task exceeds that of another by a tenth
+    of the mean, its weight is :math:`e^{\alpha / 10}` times as large. The weighted risk is at most :math:`u \log T /
+    \alpha` below the worst one. As the risks decrease during training, :math:`\alpha / u` grows, as required by Theorem
+    3.1.
 
-    The weights carry no gradient, so :math:`\nabla L` at a given u is that of
-    :math:`\frac u\alpha \log \sum_t \exp(\alpha r_t / u)`. The tasks' risks must still be comparable with each other:
-    where their losses have different units, use ``RiskEstimator(normalization=...)``.
+    The weights are detached, so :math:`\nabla L` at a given u is the gradient of
+    :math:`\frac u\alpha \log \sum_t \exp(\alpha r_t / u)`. The risks of the tasks must be comparable with each other.
+    If their losses have different units, use ``RiskEstimator(normalization=...)``.
 
     Example:
         >>> from taskrobust import MultiTaskLoss
@@ -32,10 +33,10 @@ class SoftmaxMinimax(Weighting):
         {'noun': 0.73, 'verb': 0.27}
 
     Args:
-        alpha: Inverse temperature, in one over u: a number or a schedule over steps. 0 weights all tasks alike,
-            infinity selects the worst.
-        relative: Whether u is the mean absolute risk of the tasks that are present. Otherwise it is 1.
-        hard: Whether the worst task has all weight, whatever ``alpha``. Tasks that are equally bad share it.
+        alpha: Inverse temperature in inverse units of u, a number or a schedule over steps. 0 weights all tasks
+            equally, infinity selects the worst one.
+        relative: Whether u is the mean absolute risk of the present tasks. Otherwise, u is 1.
+        hard: Whether to give all weight to the worst task regardless of ``alpha``. Ties share the weight.
 
     Raises:
         ValueError: If ``alpha`` is negative.
@@ -57,11 +58,11 @@ class SoftmaxMinimax(Weighting):
         self._schedule = alpha if isinstance(alpha, Schedule) else Constant(alpha)
 
     def initial_state(self) -> Mapping[str, Tensor]:
-        """No steps."""
+        """Return a step count of 0."""
         return {"step": torch.zeros((), dtype=torch.int64)}
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """Softmax of the risks of the present tasks."""
+        """Compute the softmax of the risks of the present tasks."""
         if self.hard or self.alpha == math.inf:
             present_risks = risks.masked_fill(counts <= 0, -torch.inf)
             worst = (present_risks == present_risks.max()).float()
@@ -72,5 +73,5 @@ class SoftmaxMinimax(Weighting):
         return masked_softmax(risks, counts, alpha)
 
     def update(self, risks: Tensor, counts: Tensor) -> None:
-        """Count the step, for the schedule."""
+        """Increment the step of the schedule."""
         self.step.add_(1)

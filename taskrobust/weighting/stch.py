@@ -8,7 +8,7 @@ from taskrobust.weighting.base import Weighting, masked_softmax
 
 
 class STCH(Weighting):
-    r"""Smooth Tchebycheff scalarization: a preference for each task, and a smooth maximum of what is left to gain.
+    r"""Smooth Tchebycheff scalarization: a smooth maximum of the weighted gaps between risks and ideal risks.
 
     .. math::
         L = \mu \log \sum_t \exp \frac{\lambda_t (r_t - z_t)}{\mu}, \qquad
@@ -25,9 +25,9 @@ class STCH(Weighting):
         {'noun': 0.73, 'verb': 0.27}
 
     Args:
-        mu: Smoothing :math:`\mu`, in the unit of the risks times that of the preferences.
-        preferences: :math:`\lambda_t`, one positive number per task. None is 1 / T for each.
-        ideal: Ideal point :math:`z_t`, the best risk that each task could have. None is 0 for each.
+        mu: Smoothing :math:`\mu`, in units of the risks times units of the preferences.
+        preferences: Positive preferences :math:`\lambda_t`, one per task. None uses 1 / T for each.
+        ideal: Ideal point :math:`z_t`, the best possible risk of each task. None uses 0 for each.
 
     Raises:
         ValueError: If ``mu`` is not positive, or ``preferences`` or ``ideal`` are not one number per task.
@@ -56,7 +56,7 @@ class STCH(Weighting):
         return self
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """Preferences times the softmax of the preferred gaps."""
+        """Compute the preferences times the softmax of the weighted gaps."""
         preferences = self._preferences.on(risks.device)
         gaps = preferences * (risks - self._ideal.on(risks.device))
         return preferences * masked_softmax(gaps, counts, 1 / self.mu)

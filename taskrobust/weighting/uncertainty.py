@@ -17,9 +17,10 @@ class Uncertainty(Weighting):
         L = \sum_t c_t e^{-s_t} r_t + \frac{s_t}{2}, \qquad
         c_t = \begin{cases} \frac12 & \text{regression} \\ 1 & \text{classification} \end{cases}
 
-    The log-variances are a parameter: give ``criterion.parameters()`` to the optimizer, without weight decay. The
-    paper's total can be negative, since a variance below one has a negative logarithm. ``MultiTaskLoss`` returns the
-    weighted risks alone as the value of the total and keeps the gradient of the whole for :math:`s_t`.
+    The log-variances are parameters: pass ``criterion.parameters()`` to the optimizer, without weight decay. The
+    paper's total can be negative, since variances below one have negative logarithms. ``MultiTaskLoss`` returns only
+    the weighted risks as the value of the total, but its gradient with respect to :math:`s_t` is that of the full
+    total.
 
     Example:
         >>> from taskrobust import MultiTaskLoss
@@ -29,12 +30,12 @@ class Uncertainty(Weighting):
         tensor([-1.5000, -0.5000])
 
     Args:
-        likelihood: The form of each task's loss, one name per task or one for all: ``regression`` for a squared or
-            absolute error, ``classification`` for a cross-entropy.
-        initial_log_variance: :math:`s_t` before the first step.
+        likelihood: Likelihood of each task, one name per task or one for all: ``regression`` for squared or absolute
+            errors, ``classification`` for cross-entropies.
+        initial_log_variance: Initial :math:`s_t`.
 
     Raises:
-        ValueError: If a ``likelihood`` is neither.
+        ValueError: If a ``likelihood`` is invalid.
 
     References:
         Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics, CVPR
@@ -54,11 +55,11 @@ class Uncertainty(Weighting):
         self.initial_log_variance = float(initial_log_variance)
 
     def initial_state(self) -> Mapping[str, Tensor]:
-        """The initial log-variances."""
+        """Return the initial log-variances."""
         return {"log_variance": nn.Parameter(torch.full((self.num_tasks,), self.initial_log_variance))}
 
     def setup(self, tasks: Sequence[str]) -> Self:
-        """Check that there is one form per task."""
+        """Check that there is one likelihood per task."""
         super().setup(tasks)
         names = self.likelihood
         if isinstance(names, str):
@@ -69,10 +70,10 @@ class Uncertainty(Weighting):
         return self
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        r"""The precisions :math:`c_t e^{-s_t}`."""
+        r"""Compute the precisions :math:`c_t e^{-s_t}`."""
         return self._coefficients.on(risks.device) * (-self.log_variance.detach()).exp()
 
     def own_loss(self, risks: Tensor, share: Tensor) -> Tensor:
-        """The paper's total as a function of the log-variances."""
+        """Compute the paper's total as a function of the log-variances."""
         precisions = self._coefficients.on(risks.device) * (-self.log_variance).exp()
         return (precisions * risks + share * self.log_variance / 2).sum()

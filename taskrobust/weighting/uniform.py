@@ -4,7 +4,7 @@ from taskrobust.weighting.base import Weighting
 
 
 class Uniform(Weighting):
-    r"""Weights all tasks alike: the average risk of usual multi-task pre-training.
+    r"""Weights all tasks equally, as in plain multi-task pre-training.
 
     .. math:: w_t = \frac{1}{T}
 
@@ -19,6 +19,6 @@ class Uniform(Weighting):
     """
 
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:
-        """One over the number of present tasks."""
+        """Compute one over the number of present tasks."""
         present = (counts > 0).float()
         return present / present.sum().clamp(min=1)

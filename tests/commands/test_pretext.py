@@ -34,7 +34,7 @@ def write_parquet(path: Path, number: int, size: int = 32) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like that of CIFAR-10 with 300 training and 40 test images."""
+    """A folder in the format of CIFAR-10 with 300 training and 40 test images."""
     folder = tmp_path_factory.mktemp("cifar10")
     write_parquet(folder / "train.parquet", 300)
     write_parquet(folder / "test.parquet", 40)
@@ -51,13 +51,11 @@ def test_cifar10_writes_table_and_plot(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "accuracies.png").stat().st_size > 10_000
 
 
-def test_cifar10_goes_on_with_the_cells_that_are_missing(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cifar10_resumes_with_the_missing_cells(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretext_cifar10(tmp_path, str(data), [20, 30], TINY)
     before = json.loads((tmp_path / "table.json").read_text())
     (tmp_path / "cells/n0-30.json").unlink()
-    monkeypatch.delattr(cifar10_module, "measure_ssl")  # is there already
+    monkeypatch.delattr(cifar10_module, "measure_ssl")  # already measured
     pretext_cifar10(tmp_path, str(data), [20, 30], TINY)
     after = json.loads((tmp_path / "table.json").read_text())
     for table in (before, after):
@@ -72,13 +70,13 @@ def test_cifar10_goes_on_with_the_cells_that_are_missing(
     assert set(table["ssl"]["pooled"]["half"]) == {"20", "25"}
 
 
-def test_cells_of_other_settings_are_refused(data: Path, tmp_path: Path) -> None:
+def test_cells_of_other_settings_raise(data: Path, tmp_path: Path) -> None:
     pretext_cifar10(tmp_path, str(data), [20], TINY)
     with pytest.raises(ValueError, match=r"penalty is 0\.3 there and 1\.0 here"):
         pretext_cifar10(tmp_path, str(data), [20], Cifar10Protocol(epochs=1, steps=2, features=8, penalty=1.0))
 
 
-def test_cells_of_other_images_are_refused(data: Path, tmp_path: Path) -> None:
+def test_cells_of_other_images_raise(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(data, other)
     pretext_cifar10(tmp_path / "out", str(other), [20], TINY)
@@ -90,22 +88,22 @@ def test_cells_of_other_images_are_refused(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [[], [0], [20, -1]])
-def test_no_extra_images_are_refused(extra: list[int], data: Path, tmp_path: Path) -> None:
+def test_no_extra_images_raise(extra: list[int], data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"n0 of at least one image at scale 1, got \["):
         pretext_cifar10(tmp_path, str(data), extra, TINY)
 
 
-def test_no_seeds_are_refused(tmp_path: Path) -> None:
+def test_no_seeds_raise(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1 seed, got 0"):
         pretext_synthetic(tmp_path, seeds=0)
 
 
-def test_more_extra_images_than_there_are_are_refused(data: Path, tmp_path: Path) -> None:
+def test_too_many_extra_images_raise(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"n0 of at most 30, a tenth of the training images, got 31"):
         pretext_cifar10(tmp_path, str(data), [20, 31], TINY)
 
 
-def test_parts_of_the_split_do_not_overlap() -> None:
+def test_parts_of_the_split_are_disjoint() -> None:
     images = torch.arange(1000.0)[:, None, None, None].expand(1000, 3, 1, 1)
     split = Split.of((images, torch.zeros(1000)), (images, torch.zeros(1000)), scale=1.0, seed=0)
     parts = [set(part[0][:, 0, 0, 0].tolist()) for part in (split.extra, split.unlabeled, split.labeled)]
@@ -113,12 +111,12 @@ def test_parts_of_the_split_do_not_overlap() -> None:
     assert len(set.union(*parts)) == 1000
 
 
-def test_missing_data_are_named(tmp_path: Path) -> None:
+def test_missing_files_raise(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"in .*train\.parquet, got no file"):
         read_cifar10(str(tmp_path))
 
 
-def test_row_without_an_image_is_named(tmp_path: Path) -> None:
+def test_row_without_an_image_raises(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"bytes": b"no image", "path": None}]
     for part in ("train", "test"):
         parquet.write_table(pa.table({"img": rows, "label": [1]}), tmp_path / f"{part}.parquet")
@@ -126,14 +124,14 @@ def test_row_without_an_image_is_named(tmp_path: Path) -> None:
         read_cifar10(str(tmp_path))
 
 
-def test_images_of_another_size_are_named(tmp_path: Path) -> None:
+def test_images_of_wrong_size_raise(tmp_path: Path) -> None:
     for part in ("train", "test"):
         write_parquet(tmp_path / f"{part}.parquet", 2, size=24)
     with pytest.raises(ValueError, match=r"32 by 32 pixels in row 0 .*24"):
         read_cifar10(str(tmp_path))
 
 
-def test_missing_columns_are_named(tmp_path: Path) -> None:
+def test_missing_columns_raise(tmp_path: Path) -> None:
     for part in ("train", "test"):
         parquet.write_table(pa.table({"img": [None], "klass": [1]}), tmp_path / f"{part}.parquet")
     with pytest.raises(ValueError, match=r"columns img and label in .*train\.parquet, got \['img', 'klass'\]"):
@@ -153,7 +151,7 @@ def test_synthetic_writes_table_and_plot(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.skipif("TASKROBUST_DATA" not in os.environ, reason="TASKROBUST_DATA is not set")
-def test_the_real_images_are_read() -> None:
+def test_real_images_are_read() -> None:
     (train, classes), (test, _) = read_cifar10("$TASKROBUST_DATA/cifar10")
     assert (train.shape, test.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
     assert classes.bincount().tolist() == [5000] * 10

@@ -30,7 +30,7 @@ def test_bound_writes_gaps_below_the_bound(tmp_path: Path, capsys: pytest.Captur
     assert "…" not in capsys.readouterr().out
 
 
-def test_steps_and_probabilities_out_of_range_are_named(tmp_path: Path) -> None:
+def test_steps_and_probabilities_out_of_range_raise(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^Expected a positive number of steps, got 0\.$"):
         bound(tmp_path, most_steps=0)
     with pytest.raises(ValueError, match=r"^Expected a delta between 0 and 1, got 2\.$"):

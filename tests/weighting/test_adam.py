@@ -3,7 +3,7 @@ import torch
 from taskrobust.weighting._adam import BufferAdam
 
 
-def test_steps_are_those_of_torch_s_adam() -> None:
+def test_steps_agree_with_torch_adam() -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(4, generator=generator)
     parameter = torch.nn.Parameter(values.clone())
@@ -19,7 +19,7 @@ def test_steps_are_those_of_torch_s_adam() -> None:
         torch.testing.assert_close(values, parameter.detach())
 
 
-def test_an_element_that_rests_continues_where_it_was() -> None:
+def test_inactive_element_keeps_its_state() -> None:
     resting, steady = BufferAdam(lr=0.1).setup("ab"), BufferAdam(lr=0.1).setup("a")
     values, value = torch.zeros(2), torch.zeros(1)
     for step in range(10):

@@ -19,7 +19,7 @@ def expected(ratios: np.ndarray, temperature: float = 2.0) -> np.ndarray:
     return len(ratios) * np.exp(ratios / temperature) / np.exp(ratios / temperature).sum()
 
 
-def test_the_first_two_periods_weigh_all_tasks_alike() -> None:
+def test_weights_are_equal_in_the_first_two_periods() -> None:
     weighting = DWA(period=2).setup("ab")
     for step in EPOCHS[:2].reshape(-1, 2):
         np.testing.assert_allclose(weights(weighting), 1, rtol=1e-6)
@@ -48,7 +48,7 @@ def test_periods_can_be_epochs() -> None:
         np.testing.assert_array_equal(weights(in_epochs), weights(in_steps))
 
 
-def test_weights_are_those_of_torchjd() -> None:
+def test_weights_agree_with_torchjd() -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
     theirs, ours = scalarization.DWA(temperature=1.5), DWA(temperature=1.5, period=2).setup("ab")
     for steps in EPOCHS:
@@ -60,7 +60,7 @@ def test_weights_are_those_of_torchjd() -> None:
         theirs.step()
 
 
-def test_a_task_that_is_absent_for_a_period_keeps_its_mean() -> None:
+def test_task_absent_for_a_period_keeps_its_mean() -> None:
     weighting = DWA(period=1).setup("ab")
     feed(weighting, np.array([4.0, 2.0]))
     feed(weighting, np.array([2.0, 9.0]), counts=(1, 0))
@@ -68,7 +68,7 @@ def test_a_task_that_is_absent_for_a_period_keeps_its_mean() -> None:
     np.testing.assert_allclose(weights(weighting), expected(np.array([2 / 4, 1.0])), rtol=1e-6)
 
 
-def test_a_task_that_was_not_seen_in_two_periods_has_the_ratio_one() -> None:
+def test_task_not_seen_in_two_periods_has_ratio_one() -> None:
     weighting = DWA(period=1).setup("ab")
     for verb_counts in (0, 0, 1):
         feed(weighting, np.array([1.0, 10.0]), counts=(1, verb_counts))
@@ -77,7 +77,7 @@ def test_a_task_that_was_not_seen_in_two_periods_has_the_ratio_one() -> None:
 
 
 @pytest.mark.parametrize(("temperature", "period"), [(0.0, 10), (1.0, 0)])
-def test_a_temperature_or_period_that_is_not_positive_is_an_error(temperature: float, period: int) -> None:
+def test_nonpositive_temperature_or_period_raises(temperature: float, period: int) -> None:
     message = rf"^Expected a positive temperature and period, got {temperature} and {period}\.$"
     with pytest.raises(ValueError, match=message):
         DWA(temperature, period).setup("ab")

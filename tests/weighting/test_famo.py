@@ -8,7 +8,7 @@ ONES = torch.ones(3)
 RISKS = [[2.0, 1.0, 0.5], [1.5, 1.1, 0.4], [1.2, 1.0, 0.45], [1.1, 0.7, 0.3]]
 
 
-def test_weights_are_the_shares_over_the_risks() -> None:
+def test_weights_are_the_shares_divided_by_the_risks() -> None:
     weighting = FAMO().setup("abc")
     weighting.logits.copy_(torch.tensor([0.0, 0.5, -1.0]))
 
@@ -18,7 +18,7 @@ def test_weights_are_the_shares_over_the_risks() -> None:
     )
 
 
-def test_first_steps_are_those_of_the_paper() -> None:
+def test_first_steps_agree_with_the_paper() -> None:
     weighting = FAMO(lr=0.1, weight_decay=0.01).setup("abc")
     for risks in RISKS[:3]:
         weighting.update(torch.tensor(risks), ONES)
@@ -33,7 +33,7 @@ def test_first_steps_are_those_of_the_paper() -> None:
     np.testing.assert_allclose(weighting.logits.numpy(), logits, rtol=1e-4)
 
 
-def test_weights_are_those_of_torchjd_fed_with_the_same_risks() -> None:
+def test_weights_agree_with_torchjd_for_the_same_risks() -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
     lower_bound = 0.1
     theirs = scalarization.FAMO(3, min_losses=torch.full((3,), lower_bound), lr=0.05)
@@ -47,7 +47,7 @@ def test_weights_are_those_of_torchjd_fed_with_the_same_risks() -> None:
         torch.testing.assert_close(ours.weights(risks.detach(), ONES), gradient, rtol=1e-5, atol=1e-6)
 
 
-def test_the_task_that_falls_more_slowly_gains_weight() -> None:
+def test_task_whose_risk_decreases_more_slowly_gains_weight() -> None:
     weighting = FAMO().setup("ab")
     before = weighting.weights(torch.ones(2), torch.ones(2))
     for step in range(10):
@@ -56,7 +56,7 @@ def test_the_task_that_falls_more_slowly_gains_weight() -> None:
     assert weighting.weights(torch.ones(2), torch.ones(2))[0] > before[0]
 
 
-def test_an_absent_task_compares_with_its_last_risk() -> None:
+def test_absent_task_is_compared_with_its_last_risk() -> None:
     through, beside = FAMO().setup("ab"), FAMO().setup("ab")
     for weighting, counts in ((through, torch.ones(2)), (beside, torch.tensor([1.0, 0.0]))):
         weighting.update(torch.tensor([1.0, 1.0]), torch.ones(2))

@@ -7,19 +7,19 @@ from taskrobust import GeometricMean
 RISKS = np.array([5.0, 0.5, 2.0])
 
 
-def test_weights_are_the_geometric_mean_over_t_times_the_risk() -> None:
+def test_weights_are_the_geometric_mean_divided_by_t_times_the_risk() -> None:
     weights = GeometricMean().setup("abc").weights(torch.tensor(RISKS), torch.ones(3))
 
     np.testing.assert_allclose(weights.numpy(), np.cbrt(RISKS.prod()) / (3 * RISKS))
 
 
-def test_an_absent_task_is_left_out_of_the_mean() -> None:
+def test_absent_task_is_excluded_from_the_mean() -> None:
     weights = GeometricMean().setup("abc").weights(torch.tensor(RISKS), torch.tensor([2.0, 0.0, 2.0]))
 
     np.testing.assert_allclose(weights.numpy()[[0, 2]], np.sqrt(10) / (2 * RISKS[[0, 2]]))
 
 
-def test_gradient_is_that_of_torchjd() -> None:
+def test_gradient_agrees_with_torchjd() -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
     risks = torch.tensor(RISKS, requires_grad=True)
 

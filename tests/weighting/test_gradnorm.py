@@ -23,7 +23,7 @@ class Model(nn.Module):
 
 
 def gradient_by_double_backward(model: Model, risks: Tensor, weights: Tensor, initial: Tensor, alpha: float) -> Tensor:
-    """Gradient of the paper's objective in the weights, as Algorithm 1 has it."""
+    """Gradient of the paper's objective with respect to the weights, as in Algorithm 1."""
     weights = weights.clone().requires_grad_()
     norms = torch.stack(
         [
@@ -37,7 +37,7 @@ def gradient_by_double_backward(model: Model, risks: Tensor, weights: Tensor, in
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.5])
-def test_weights_are_those_of_algorithm_1_by_double_backward(alpha: float) -> None:
+def test_weights_agree_with_algorithm_1_by_double_backward(alpha: float) -> None:
     model = Model()
     criterion = MultiTaskLoss(TASKS, GradNorm(alpha=alpha, lr=0.1), weight_sum="tasks")
     weights = nn.Parameter(torch.ones(3))
@@ -62,7 +62,7 @@ def test_weights_are_those_of_algorithm_1_by_double_backward(alpha: float) -> No
     assert weights.detach().std() > 0.05
 
 
-def test_a_first_step_by_hand() -> None:
+def test_first_step_agrees_with_manual_computation() -> None:
     weighting = GradNorm(alpha=1.0, lr=0.1).setup("ab")
     weighting.observe(torch.tensor([[4.0, 1.0], [1.0, 1.0]]))
     weighting.update(torch.tensor([5.0, 7.0]), torch.ones(2))
@@ -71,7 +71,7 @@ def test_a_first_step_by_hand() -> None:
     np.testing.assert_allclose(weighting.task_weights.numpy(), np.array([0.9, 1.1]), rtol=1e-6)
 
 
-def test_tasks_that_train_slowly_gain_weight_at_equal_norms() -> None:
+def test_slowly_training_tasks_gain_weight_at_equal_norms() -> None:
     weighting = GradNorm(initial_risks=[2.0, 2.0]).setup("ab")
     for _ in range(5):
         weighting.observe(torch.eye(2))
@@ -89,7 +89,7 @@ def test_initial_risks_are_the_mean_of_the_first_batches_with_the_task() -> None
     assert (weighting.initial_sums / weighting.initial_batches).tolist() == [3, 7]
 
 
-def test_weights_stay_positive_where_the_paper_s_cross_zero() -> None:
+def test_weights_stay_positive_where_those_of_the_paper_cross_zero() -> None:
     weighting = GradNorm(lr=0.5).setup("ab")
     for _ in range(50):
         weighting.observe(torch.diag(torch.tensor([100.0, 1e-4])))
@@ -105,7 +105,7 @@ def test_weights_stay_positive_where_the_paper_s_cross_zero() -> None:
         ([1.0, 0.0], "Expected positive initial risks, got [1.0, 0.0]."),
     ],
 )
-def test_initial_risks_that_cannot_be_are_an_error(initial_risks: list[float], message: str) -> None:
+def test_invalid_initial_risks_raise(initial_risks: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         GradNorm(initial_risks=initial_risks).setup("ab")
 

@@ -20,7 +20,7 @@ def weight() -> nn.Parameter:
 
 
 def owned_risks(activation: Tensor, owner: Tensor) -> Tensor:
-    """Each row is read by its owner alone."""
+    """Each row is only read by its owner."""
     errors = activation.tanh().sum(1).square()
     return torch.where(owner == torch.arange(TASKS)[:, None], errors, 0).sum(1)
 
@@ -41,7 +41,7 @@ def estimate(risks: Tensor, shared: object) -> Tensor:
     return estimator.gramian()
 
 
-def test_gramian_on_parameters_is_that_of_backward_passes(inputs: Tensor, weight: nn.Parameter) -> None:
+def test_gramian_on_parameters_agrees_with_backward_passes(inputs: Tensor, weight: nn.Parameter) -> None:
     bias = nn.Parameter(torch.zeros(5))
     risks = (inputs @ weight + bias).tanh().square().sum(0)[:TASKS]
 
@@ -51,7 +51,7 @@ def test_gramian_on_parameters_is_that_of_backward_passes(inputs: Tensor, weight
     torch.testing.assert_close(estimate(risks, weight), gramian_by_backward_passes(risks, [weight]))
 
 
-def test_gramian_on_an_activation_is_that_of_backward_passes(inputs: Tensor, weight: nn.Parameter) -> None:
+def test_gramian_on_an_activation_agrees_with_backward_passes(inputs: Tensor, weight: nn.Parameter) -> None:
     activation = inputs @ weight
     activation.retain_grad()
     risks = activation.tanh().square().sum(0)[:TASKS] + activation[0].sum()
@@ -59,10 +59,8 @@ def test_gramian_on_an_activation_is_that_of_backward_passes(inputs: Tensor, wei
     torch.testing.assert_close(estimate(risks, activation), gramian_by_backward_passes(risks, [activation]))
 
 
-def test_gramian_on_disjoint_rows_is_that_of_a_backward_pass_for_each_task(
-    inputs: Tensor, weight: nn.Parameter
-) -> None:
-    owner = torch.tensor([0, 2, 1, 0, 0, 2, 3, 3, 2, 1])  # the rows of a fourth belong to none
+def test_gramian_on_disjoint_rows_agrees_with_a_backward_pass_per_task(inputs: Tensor, weight: nn.Parameter) -> None:
+    owner = torch.tensor([0, 2, 1, 0, 0, 2, 3, 3, 2, 1])  # rows of the fourth owner belong to no task
     activation = inputs @ weight
     activation.retain_grad()
     risks = owned_risks(activation, owner)
@@ -73,7 +71,7 @@ def test_gramian_on_disjoint_rows_is_that_of_a_backward_pass_for_each_task(
     assert torch.count_nonzero(gramian) == TASKS
 
 
-def test_disjoint_rows_of_any_rank_are_rows(inputs: Tensor) -> None:
+def test_disjoint_rows_can_have_any_rank(inputs: Tensor) -> None:
     owner = torch.tensor([0, 2, 1, 0, 0, 2, 0, 0, 2, 1])
     activation = inputs.reshape(10, 2, 2).clone().requires_grad_()
 
@@ -83,7 +81,7 @@ def test_disjoint_rows_of_any_rank_are_rows(inputs: Tensor) -> None:
     torch.testing.assert_close(gramian, gramian_by_backward_passes(owned_risks(flat, owner), [flat]))
 
 
-def test_a_task_that_does_not_reach_the_shared_tensors_has_gradient_zero(weight: nn.Parameter) -> None:
+def test_task_independent_of_the_shared_tensors_has_zero_gradient(weight: nn.Parameter) -> None:
     elsewhere = torch.ones((), requires_grad=True)
     risks = torch.stack([weight.sum(), elsewhere * 2, (weight * 3).sum()])
 
@@ -96,4 +94,4 @@ def test_half_precision_gradients_are_multiplied_in_float32() -> None:
     activation = torch.full((300,), 1.0, dtype=torch.float16, requires_grad=True)
     risks = (activation * 16).sum(dtype=torch.float32).expand(TASKS) * 1
 
-    assert estimate(risks, activation)[0, 0] == 300 * 16**2  # more than float16 holds
+    assert estimate(risks, activation)[0, 0] == 300 * 16**2  # exceeds the range of float16

@@ -17,7 +17,7 @@ def test_weights_are_exponentiated_gradient_ascent() -> None:
         weighting.update(risks, torch.ones(3))
 
 
-def test_an_absent_task_takes_no_ascent_step() -> None:
+def test_absent_task_is_not_updated() -> None:
     weighting = GroupDRO(step_size=0.3).setup("abc")
     weighting.update(torch.tensor([2.0, 9.0, 1.0]), torch.tensor([1.0, 0.0, 1.0]))
 
@@ -26,7 +26,7 @@ def test_an_absent_task_takes_no_ascent_step() -> None:
 
 
 @pytest.mark.parametrize("risk", [250.0, 1e4, 1e6])
-def test_large_risks_stay_finite(risk: float) -> None:
+def test_large_risks_are_finite(risk: float) -> None:
     weighting = GroupDRO(step_size=1.0).setup("abc")
     risks = torch.tensor([risk, risk - 1, 0])
     for _ in range(100):
@@ -37,6 +37,6 @@ def test_large_risks_stay_finite(risk: float) -> None:
     assert weights.argmax() == 0
 
 
-def test_a_negative_step_size_is_an_error() -> None:
+def test_negative_step_size_raises() -> None:
     with pytest.raises(ValueError, match=r"^Expected step_size >= 0, got -1\.$"):
         GroupDRO(-1).setup("abc")

@@ -10,17 +10,17 @@ from taskrobust.weighting import make_weighting, strategies
 
 
 @pytest.mark.parametrize("name", ["SoftmaxMinimax", "softmax_minimax", "softmax-minimax"])
-def test_a_strategy_is_found_under_any_spelling_of_its_name(name: str) -> None:
+def test_strategy_is_found_under_any_spelling_of_its_name(name: str) -> None:
     assert isinstance(make_weighting(name), SoftmaxMinimax)
 
 
-def test_every_strategy_has_a_name_that_makes_it() -> None:
+def test_each_strategy_can_be_created_from_its_name() -> None:
     for strategy in strategies().values():
         if strategy is not Fixed:
             assert type(make_weighting(snake_case(strategy.__name__))) is strategy
 
 
-def test_an_unknown_name_is_an_error_with_a_suggestion() -> None:
+def test_unknown_name_raises_with_a_suggestion() -> None:
     with pytest.raises(
         ValueError, match=r"^Expected a weighting among \['dwa', .*\], got 'minimax'\. Did you mean 'soft"
     ):
@@ -33,13 +33,13 @@ def test_strategies_are_the_exported_subclasses() -> None:
     assert {strategy.__name__ for strategy in Weighting.__subclasses__()} >= set(strategies())
 
 
-def test_a_strategy_that_needs_arguments_cannot_be_made_from_its_name() -> None:
+def test_strategy_with_required_arguments_cannot_be_created_from_its_name() -> None:
     with pytest.raises(ValueError, match=r"^Fixed has no defaults for all its arguments: pass an instance\.$"):
         make_weighting("fixed")
 
 
 @pytest.mark.parametrize("part", [SoftmaxMinimax, RiskEstimator])
-def test_a_part_of_another_criterion_is_an_error_that_names_its_tasks(part: type) -> None:
+def test_part_of_another_criterion_raises_and_names_its_tasks(part: type) -> None:
     used = part()
     MultiTaskLoss(["rgb", "depth"], **{"risk" if part is RiskEstimator else "weighting": used})
     message = (
@@ -50,7 +50,7 @@ def test_a_part_of_another_criterion_is_an_error_that_names_its_tasks(part: type
         MultiTaskLoss(["noun", "verb"], **{"risk" if part is RiskEstimator else "weighting": used})
 
 
-def test_a_strategy_of_your_own_is_its_formula() -> None:
+def test_custom_strategy_agrees_with_its_formula() -> None:
     class WorstK(Weighting):
         def __init__(self, k: int = 2) -> None:
             super().__init__()

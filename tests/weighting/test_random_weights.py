@@ -14,7 +14,7 @@ def draws(weighting: RandomWeights, steps: int) -> Tensor:
     return torch.stack(drawn)
 
 
-def test_weights_are_new_at_every_step_and_the_same_for_a_seed() -> None:
+def test_weights_change_at_each_step_and_are_reproducible() -> None:
     first = draws(RandomWeights(seed=1).setup("abc"), 50)
 
     assert len(first.unique(dim=0)) == 50
@@ -30,15 +30,15 @@ def test_weights_do_not_depend_on_the_global_seed() -> None:
         assert torch.equal(draws(RandomWeights().setup("abc"), 5), first)
 
 
-def test_logarithms_of_weights_differ_like_standard_normal_variables() -> None:
+def test_differences_of_log_weights_are_normally_distributed() -> None:
     logs = draws(RandomWeights().setup("abc"), 4000).log()
 
-    difference = logs[:, 0] - logs[:, 1]  # of variance 2
+    difference = logs[:, 0] - logs[:, 1]  # has variance 2
     assert abs(difference.mean()) < 4 * (2 / 4000) ** 0.5
     assert abs(difference.var() - 2) < 4 * 2 * (2 / 4000) ** 0.5
 
 
-def test_many_tasks_need_no_memory() -> None:
+def test_many_tasks_use_little_memory() -> None:
     state = MultiTaskLoss([f"task {number}" for number in range(1000)], RandomWeights()).weighting.state_dict()
 
     assert sum(value.numel() for value in state.values()) == 1

@@ -23,14 +23,14 @@ def test_constant_is_the_same_at_every_step() -> None:
     ("start", "end", "expected"),
     [(0.0, 10.0, [0, 1, 5, 9, 10, 10]), (2.0, 1.0, [2.0, 1.9, 1.5, 1.1, 1.0, 1.0])],
 )
-def test_linear_ends_after_its_steps(start: float, end: float, expected: list[float]) -> None:
+def test_linear_is_constant_after_its_steps(start: float, end: float, expected: list[float]) -> None:
     np.testing.assert_allclose(values(Linear(start, end, steps=10)), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("tasks", "radius", "lipschitz", "bound"), [(10, 1.0, 1.0, 1.0), (3, 4.0, 0.5, 2.0), (2, 100.0, 5.0, 20.0)]
 )
-def test_theorem_31_is_its_formula(tasks: int, radius: float, lipschitz: float, bound: float) -> None:
+def test_theorem_31_agrees_with_its_formula(tasks: int, radius: float, lipschitz: float, bound: float) -> None:
     root = np.sqrt(STEPS.numpy() + 1) / (radius * lipschitz)
 
     np.testing.assert_allclose(
@@ -51,6 +51,6 @@ def test_theorem_31_is_its_formula(tasks: int, radius: float, lipschitz: float, 
         ),
     ],
 )
-def test_wrong_arguments_are_named(schedule: Any, arguments: tuple[float, ...], message: str) -> None:
+def test_invalid_arguments_raise(schedule: Any, arguments: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         schedule(*arguments)

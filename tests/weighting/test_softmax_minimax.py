@@ -18,7 +18,7 @@ ONES = torch.ones(3)
         (0.0, [5.0, 1.0, 2.0], [1 / 3, 1 / 3, 1 / 3]),
         (1.0, [0.0, math.log(2), math.log(5)], [1 / 8, 2 / 8, 5 / 8]),
         (2.0, [0.0, math.log(2), math.log(5)], [1 / 30, 4 / 30, 25 / 30]),
-        (1.0, [2.30, 0.05, -math.inf], [0.9047, 0.0953, 0.0]),  # a cross-entropy beside a squared error
+        (1.0, [2.30, 0.05, -math.inf], [0.9047, 0.0953, 0.0]),  # a cross-entropy and a squared error
         (1.0, [1000.0, 1000.0, 0.0], [0.5, 0.5, 0.0]),
     ],
 )
@@ -29,13 +29,13 @@ def test_weights_are_the_softmax_of_the_risks(alpha: float, risks: list[float], 
 
 
 def heads(parameters: Tensor) -> Tensor:
-    """Three tasks that pull two parameters apart."""
+    """Three tasks with conflicting gradients of two parameters."""
     x, y = parameters
     return torch.stack([(x - 1).square() + y, (x + y).exp() / 3, 2 - x * y])
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_gradient_is_that_of_log_sum_exp(alpha: float) -> None:
+def test_gradient_agrees_with_log_sum_exp(alpha: float) -> None:
     parameters = torch.tensor([0.3, -0.7], dtype=torch.float64, requires_grad=True)
     risks = heads(parameters)
     (expected,) = torch.autograd.grad((alpha * risks).logsumexp(0) / alpha, parameters, retain_graph=True)
@@ -50,7 +50,7 @@ def test_gradient_is_that_of_log_sum_exp(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_gradient_is_that_of_torchjd_s_smooth_tchebycheff(alpha: float) -> None:
+def test_gradient_agrees_with_smooth_tchebycheff_of_torchjd(alpha: float) -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
     parameters = torch.tensor([0.3, -0.7], dtype=torch.float64, requires_grad=True)
     risks = heads(parameters)
@@ -65,7 +65,7 @@ def test_gradient_is_that_of_torchjd_s_smooth_tchebycheff(alpha: float) -> None:
 @pytest.mark.parametrize(
     "weighting", [SoftmaxMinimax(hard=True).setup("abc"), SoftmaxMinimax(alpha=math.inf).setup("abc")]
 )
-def test_the_hard_form_takes_the_worst_of_the_present_tasks(weighting: SoftmaxMinimax) -> None:
+def test_hard_form_selects_the_worst_present_task(weighting: SoftmaxMinimax) -> None:
     risks = torch.tensor([1.0, 3.0, 2.0])
 
     assert weighting.weights(risks, ONES).tolist() == [0, 1, 0]
@@ -73,7 +73,7 @@ def test_the_hard_form_takes_the_worst_of_the_present_tasks(weighting: SoftmaxMi
     assert weighting.weights(torch.tensor([3.0, 3.0, 2.0]), ONES).tolist() == [0.5, 0.5, 0]
 
 
-def test_a_large_alpha_approaches_the_hard_form() -> None:
+def test_large_alpha_approaches_the_hard_form() -> None:
     risks = torch.tensor([1.0, 3.0, 2.9])
 
     torch.testing.assert_close(
@@ -90,7 +90,7 @@ def test_alpha_follows_its_schedule() -> None:
         weighting.update(risks, torch.ones(2))
 
 
-def test_the_weighted_risk_misses_the_worst_by_less_than_log_t_over_alpha() -> None:
+def test_weighted_risk_is_less_than_log_t_over_alpha_below_the_worst() -> None:
     generator = torch.Generator().manual_seed(0)
     for alpha in ALPHAS:
         for _ in range(100):
@@ -100,13 +100,13 @@ def test_the_weighted_risk_misses_the_worst_by_less_than_log_t_over_alpha() -> N
 
 
 @pytest.mark.parametrize("alpha", [-1.0, math.nan])
-def test_an_alpha_that_is_negative_or_nan_is_an_error(alpha: float) -> None:
+def test_negative_or_nan_alpha_raises(alpha: float) -> None:
     with pytest.raises(ValueError, match=rf"^Expected alpha >= 0, got {alpha}\.$"):
         SoftmaxMinimax(alpha, relative=False).setup("abc")
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e3, 1e30])
-def test_relative_weights_do_not_depend_on_the_unit_of_the_risks(scale: float) -> None:
+def test_relative_weights_are_independent_of_the_unit_of_the_risks(scale: float) -> None:
     weighting = SoftmaxMinimax(alpha=2.0).setup("abc")
     risks = torch.tensor([1.0, 3.0, 2.0])
 
@@ -115,7 +115,7 @@ def test_relative_weights_do_not_depend_on_the_unit_of_the_risks(scale: float) -
     np.testing.assert_allclose(weights.numpy(), np.exp(risks.numpy()) / np.exp(risks.numpy()).sum(), rtol=1e-5)
 
 
-def test_relative_weights_compare_with_the_mean_of_the_present_tasks() -> None:
+def test_relative_weights_use_the_mean_of_the_present_tasks() -> None:
     weighting = SoftmaxMinimax(alpha=2.0).setup("abc")
 
     weights = weighting.weights(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([5.0, 5.0, 0.0]))
@@ -123,12 +123,12 @@ def test_relative_weights_compare_with_the_mean_of_the_present_tasks() -> None:
     np.testing.assert_allclose(weights.numpy(), [1 / (1 + math.exp(2)), 1 / (1 + math.exp(-2)), 0], rtol=1e-6)
 
 
-def test_risks_of_zero_weigh_alike() -> None:
+def test_zero_risks_have_equal_weights() -> None:
     assert SoftmaxMinimax().setup("ab").weights(torch.zeros(2), torch.ones(2)).tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_a_large_alpha_on_large_risks_stays_finite(relative: bool) -> None:
+def test_large_alpha_on_large_risks_is_finite(relative: bool) -> None:
     weights = SoftmaxMinimax(alpha=100.0, relative=relative).setup("ab").weights(torch.tensor([1e37, 1.0]), ONES[:2])
 
     assert weights.tolist() == [1, 0]

@@ -26,7 +26,7 @@ def test_weights_are_the_gradient_of_the_smooth_tchebycheff_function() -> None:
 
 @pytest.mark.parametrize("mu", [0.01, 0.5, 1.0])
 @pytest.mark.parametrize("given", [False, True])
-def test_weights_are_those_of_torchjd(mu: float, given: bool) -> None:
+def test_weights_agree_with_torchjd(mu: float, given: bool) -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
     preferences = torch.tensor([0.5, 0.3, 0.2]) if given else None
     ideal = torch.tensor([0.1, 0.2, 0.3]) if given else None
@@ -38,7 +38,7 @@ def test_weights_are_those_of_torchjd(mu: float, given: bool) -> None:
     torch.testing.assert_close(ours.weights(RISKS, ONES), gradient, rtol=1e-6, atol=1e-9)
 
 
-def test_equal_preferences_make_it_softmax_minimax() -> None:
+def test_equal_preferences_result_in_softmax_minimax() -> None:
     share = 3 * STCH(mu=0.2).setup("abc").weights(RISKS.float(), ONES)
 
     torch.testing.assert_close(
@@ -58,12 +58,12 @@ def test_equal_preferences_make_it_softmax_minimax() -> None:
         ({"ideal": [1.0]}, "Expected one value per task of ['a', 'b'] in STCH(ideal=...), got [1.0]."),
     ],
 )
-def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_raise(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         STCH(**arguments).setup("ab")
 
 
-def test_a_small_mu_stays_finite() -> None:
+def test_small_mu_is_finite() -> None:
     weights = STCH(mu=1e-30).setup("ab").weights(torch.tensor([1e37, 1.0]), torch.ones(2))
 
     assert weights.tolist() == [0.5, 0]

@@ -26,7 +26,7 @@ LIKELIHOODS = [
 
 
 @pytest.mark.parametrize(("likelihood", "coefficients"), LIKELIHOODS)
-def test_gradients_are_those_of_kendall_s_total(likelihood: Any, coefficients: list[float]) -> None:
+def test_gradients_agree_with_the_total_of_kendall(likelihood: Any, coefficients: list[float]) -> None:
     criterion = criterion_of(likelihood, weight_sum="paper")
     sums = torch.tensor(RISKS, requires_grad=True)
     criterion(TaskLosses(sums, torch.ones(3))).backward()
@@ -41,7 +41,7 @@ def test_gradients_are_those_of_kendall_s_total(likelihood: Any, coefficients: l
     torch.testing.assert_close(criterion.weighting.log_variance.grad, expected, check_dtype=False)
 
 
-def test_gradient_is_that_of_torchjd_which_takes_all_tasks_for_regressions() -> None:
+def test_gradient_agrees_with_torchjd_for_regressions() -> None:
     scalarization = pytest.importorskip("torchjd.scalarization")
     criterion = criterion_of("regression", weight_sum="paper")
     theirs = scalarization.UW(3)
@@ -55,7 +55,7 @@ def test_gradient_is_that_of_torchjd_which_takes_all_tasks_for_regressions() -> 
     torch.testing.assert_close(criterion.weighting.log_variance.grad, theirs.log_var.grad)
 
 
-def test_the_value_of_the_total_is_that_of_the_weighted_risks() -> None:
+def test_value_of_the_total_is_the_sum_of_the_weighted_risks() -> None:
     criterion = criterion_of("classification")
 
     total = criterion(TaskLosses(torch.tensor(RISKS), torch.ones(3)))
@@ -64,7 +64,7 @@ def test_the_value_of_the_total_is_that_of_the_weighted_risks() -> None:
     assert total.item() == pytest.approx(precisions @ RISKS / precisions.sum())
 
 
-def test_the_log_variance_of_an_absent_task_has_no_gradient() -> None:
+def test_log_variance_of_an_absent_task_has_no_gradient() -> None:
     criterion = criterion_of("classification")
 
     criterion(TaskLosses(torch.tensor([2.0, 0.0, 4.0]), torch.tensor([1.0, 0.0, 1.0]))).backward()
@@ -87,14 +87,14 @@ def test_constant_risks_are_learned_as_variances(likelihood: Any, coefficients: 
     np.testing.assert_allclose(criterion.weighting.log_variance.detach().exp().numpy(), variances, rtol=1e-4)
 
 
-def test_an_unknown_likelihood_is_an_error() -> None:
+def test_unknown_likelihood_raises() -> None:
     with pytest.raises(
         ValueError, match=r"^Expected 'regression' or 'classification' as likelihood, got 'gaussian'\.$"
     ):
         Uncertainty("gaussian")  # type: ignore[arg-type]
 
 
-def test_another_number_of_likelihoods_is_an_error_that_names_the_tasks() -> None:
+def test_wrong_number_of_likelihoods_raises_and_names_the_tasks() -> None:
     message = "Expected one likelihood per task of ['depth', 'semseg'], got ['regression']."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         MultiTaskLoss(["depth", "semseg"], Uncertainty(["regression"]))

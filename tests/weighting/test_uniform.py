@@ -3,7 +3,7 @@ import torch
 from taskrobust import Uniform
 
 
-def test_present_tasks_weigh_alike() -> None:
+def test_present_tasks_have_equal_weights() -> None:
     risks = torch.tensor([5.0, 1.0, 2.0, 9.0])
 
     assert Uniform().setup("abcd").weights(risks, torch.tensor([3.0, 1.0, 2.0, 1.0])).tolist() == [

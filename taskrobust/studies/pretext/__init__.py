@@ -1,10 +1,12 @@
-"""Pretext learning boosted by downstream data: processors, the conditions they must meet, and the whole pipeline."""
+"""Pretext learning with downstream data: processors, the conditions that they must satisfy, and a complete pipeline.
+
+The risk of a task is its mean loss.
+"""
 
 from taskrobust.extras import require
 
 require("studies", __name__)
 
-from taskrobust.studies.pretext.capacity import capacity_lower_bound
 from taskrobust.studies.pretext.criteria import conditional_uncorrelatedness, epsilon_ci, information_loss
 from taskrobust.studies.pretext.generators import ClassImages, ClassMixture, GaussianData
 from taskrobust.studies.pretext.least_squares import fit_linear, linear_mse
@@ -16,6 +18,7 @@ from taskrobust.studies.pretext.losses import (
 )
 from taskrobust.studies.pretext.networks import (
     CONVOLUTIONAL_FEATURES,
+    capacity_lower_bound,
     convolutional_network,
     linear_network,
     mlp_network,

@@ -1,4 +1,4 @@
-"""The experiment of the slides on CIFAR-10: does a processor learned from downstream images help a pretext task?"""
+"""The experiment of the slides on CIFAR-10: does a processor trained on downstream images help a pretext task?"""
 
 import io
 import time
@@ -26,22 +26,22 @@ SLIDES = {
     "full": {"ssl": 79.31, "1000": 9.95, "2000": 9.97, "3000": 9.99, "4000": 10.01, "5000": 9.96},
     "half": {"ssl": 75.25, "1000": 10.00, "2000": 10.01, "3000": 9.99, "4000": 9.99, "5000": 10.01},
 }
-"""Accuracies in percent of the table of the slides, with networks and a pretext task that they do not name."""
+"""Accuracies of the slides in percent. The slides do not specify the networks and the pretext task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar10Protocol:
-    """What is the same in all cells of the table.
+    """Settings that all cells of the table share.
 
     Args:
-        task: The pretext task. The slides do not say which they have.
+        task: The pretext task. The slides do not specify it.
         penalty: λ of the processor.
-        features: d_f, the features that the processor makes of an image.
-        steps: Steps of the processor, each on all n0 images and 512 of those without labels.
-        epochs: Passes of the pretext task over the images without labels.
-        half: Share of the labeled images in the second row, which the slides call half.
-        scale: Share of all images and of n0. 0.02 is a trial of a minute.
-        seed: Seed of the split, the starts and the batches.
+        features: Number of features d_f of the processor.
+        steps: Training steps of the processor, each on all n0 images and 512 unlabeled ones.
+        epochs: Passes of the pretext task over the unlabeled images.
+        half: Share of the labeled images in the rows that the slides call half.
+        scale: Share of all images and of n0. A trial with 0.02 takes a minute.
+        seed: Seed of the split, the initial weights and the batches.
     """
 
     task: TaskName = "rotation"
@@ -54,7 +54,7 @@ class Cifar10Protocol:
     seed: int = 0
 
     def pretext_task(self) -> PretextTask:
-        """The pretext task with its defaults."""
+        """Create the pretext task."""
         tasks: dict[TaskName, PretextTask] = {
             "rotation": Rotation(self.seed),
             "colorization": Colorization(),
@@ -63,21 +63,21 @@ class Cifar10Protocol:
         return tasks[self.task]
 
     def number_of_extra(self, size: int) -> int:
-        """n0 in this trial.
+        """Scale n0.
 
         Args:
-            size: n0, as in the table.
+            size: n0 before scaling.
         """
         return round(size * self.scale)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The training images in three parts without overlap, and the test images; each images [n, 3, 32, 32] and classes.
+    """Three disjoint parts of the training images, and the test images: images [n, 3, 32, 32] and their classes.
 
     Attributes:
         extra: A tenth, for the processor.
-        unlabeled: Six tenths, whose classes nobody reads.
+        unlabeled: Six tenths, whose classes are not used.
         labeled: Three tenths, for the probe.
         test: The test images.
     """
@@ -89,12 +89,12 @@ class Split:
 
     @staticmethod
     def of(train: Pairs, test: Pairs, scale: float, seed: int) -> "Split":
-        """Split the training images at random.
+        """Split the training images randomly.
 
         Args:
-            train: Images and classes.
-            test: Images and classes.
-            scale: Share of all images that is used.
+            train: Training images and classes.
+            test: Test images and classes.
+            scale: Share of all images to use.
             seed: Seed of the split.
         """
         order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))
@@ -109,10 +109,10 @@ class Split:
 
 
 def identity(folder: str) -> dict[str, Any]:
-    """What tells these images from others: where they lie, and a checksum of the files.
+    """Identify the images by their folder and the checksums of the files.
 
     Args:
-        folder: As for ``read_cifar10``.
+        folder: See ``read_cifar10``.
     """
     return {
         "data": str(Path(expand_variables(folder)).resolve()),
@@ -121,26 +121,26 @@ def identity(folder: str) -> dict[str, Any]:
 
 
 def read_cifar10(folder: str) -> tuple[Pairs, Pairs]:
-    """Training and test images, float32 [n, 3, 32, 32] in [0, 1], and their classes, int64 [n].
+    """Read training and test images, float32 [n, 3, 32, 32] in [0, 1], and their classes, int64 [n].
 
     Args:
-        folder: Holds train.parquet and test.parquet with the columns img {bytes, path} and label. Environment variables
-            are filled in.
+        folder: Folder of train.parquet and test.parquet with the columns img {bytes, path} and label. Environment
+            variables are expanded.
 
     Raises:
-        ValueError: If a file is not there, or has something else in a row.
+        ValueError: If a file or column is missing, or a row is not an image of the expected size.
     """
     train, test = (_read_parquet(path) for path in _files(folder))
     return train, test
 
 
 def measure_ssl(split: Split, protocol: Cifar10Protocol, file: Path) -> dict[str, Any]:
-    """Accuracies of plain self-supervised learning.
+    """Measure the accuracies of plain self-supervised learning.
 
     Args:
         split: The images.
-        protocol: What is the same in all cells.
-        file: Where the representations go that ``measure_pooled`` needs.
+        protocol: Settings that all cells share.
+        file: Output file for the representations that ``measure_pooled`` reads.
     """
     started = time.perf_counter()
     pipeline = PretextPipeline(_pretext_network(protocol, convolutional_network(protocol.seed)))
@@ -152,13 +152,13 @@ def measure_ssl(split: Split, protocol: Cifar10Protocol, file: Path) -> dict[str
 
 
 def measure_pooled(split: Split, protocol: Cifar10Protocol, file: Path, size: int) -> dict[str, float]:
-    """Accuracies of plain self-supervised learning with n0 more labels for the probe, by the row of the table.
+    """Measure the accuracies of plain self-supervised learning with n0 more labels for the probe, by row.
 
     Args:
         split: The images.
-        protocol: What is the same in all cells.
-        file: What ``measure_ssl`` has written.
-        size: n0, as in the table; it is scaled here.
+        protocol: Settings that all cells share.
+        file: Output file of ``measure_ssl``.
+        size: n0 before scaling.
     """
     features, of_test, of_extra = torch.load(file)
     n0 = protocol.number_of_extra(size)
@@ -171,12 +171,12 @@ def measure_pooled(split: Split, protocol: Cifar10Protocol, file: Path, size: in
 
 
 def measure_processor(split: Split, protocol: Cifar10Protocol, size: int) -> dict[str, Any]:
-    """Accuracies with a processor that has learned from n0 extra images.
+    """Measure the accuracies with a processor trained on n0 extra images.
 
     Args:
         split: The images.
-        protocol: What is the same in all cells.
-        size: n0, as in the table; it is scaled here.
+        protocol: Settings that all cells share.
+        size: n0 before scaling.
     """
     started = time.perf_counter()
     n0 = protocol.number_of_extra(size)
@@ -212,7 +212,7 @@ def _pretext_network(protocol: Cifar10Protocol, trunk: nn.Module) -> PretextNetw
 
 
 def _rows(split: Split, protocol: Cifar10Protocol) -> dict[str, int]:
-    """Labeled images in each row of the table."""
+    """Number of labeled images by row of the table."""
     number = len(split.labeled[0])
     return {"full": number, "half": round(number * protocol.half)}
 
@@ -220,14 +220,14 @@ def _rows(split: Split, protocol: Cifar10Protocol) -> dict[str, int]:
 def _accuracies(
     network: PretextNetwork, hidden: tuple[Tensor, Tensor], split: Split, protocol: Cifar10Protocol
 ) -> dict[str, Any]:
-    """Of a linear probe on the hidden layer, and on what the heads predict, which is the ψ of the theory."""
+    """Accuracies of linear probes on the hidden layer and on the predictions of the heads, ψ of the theory."""
     predicted = network.predict_from(hidden[0]), network.predict_from(hidden[1])
     of_hidden, of_predicted = (_probed(features, split, protocol) for features in (hidden, predicted))
     return {row: {"hidden": of_hidden[row], "predicted": of_predicted[row]} for row in of_hidden}
 
 
 def _probed(features: tuple[Tensor, Tensor], split: Split, protocol: Cifar10Protocol) -> dict[str, float]:
-    """Accuracy of a linear probe by row, from the features of the labeled and of the test images."""
+    """Accuracy of a linear probe by row, from the features of the labeled and test images."""
     accuracies = {}
     for row, number in _rows(split, protocol).items():
         probe = Probe().fit(features[0][:number], split.labeled[1][:number])

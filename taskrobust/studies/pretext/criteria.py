@@ -1,22 +1,21 @@
-"""Estimators of what a useful processor f must satisfy: (C1) Cov[f, z | y] = 0 and (C2) f keeps what predicts y."""
+"""Estimators of the two conditions of a processor f: (C1) Cov[f, z | y] = 0, and (C2) f preserves what predicts y."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from taskrobust.studies.pretext.least_squares import fit_linear, linear_mse
-from taskrobust.studies.pretext.moments import Moments
+from taskrobust.studies.pretext.least_squares import Moments, fit_linear, linear_mse
 
 
 @dataclass(frozen=True)
 class ConditionalUncorrelatedness:
-    """How far features and pretext labels are from uncorrelated given the downstream label.
+    """Correlation between features and pretext labels given the downstream label.
 
     Attributes:
         statistic: Sum of the squared partial canonical correlations, in [0, min(d_f, d_z)].
-        debiased: The statistic less what it is in the mean of samples of this size where (C1) holds.
-        p_value: Probability of a statistic this large where (C1) holds and the residuals are Gaussian.
+        debiased: The statistic minus its mean under (C1) for the given number of samples.
+        p_value: Probability of a statistic at least this large under (C1) with Gaussian residuals.
     """
 
     statistic: float
@@ -25,23 +24,24 @@ class ConditionalUncorrelatedness:
 
 
 def conditional_uncorrelatedness(features: Tensor, pretext: Tensor, labels: Tensor) -> ConditionalUncorrelatedness:
-    r"""Estimates and tests (C1), Cov[f(x), z | y] = 0.
+    r"""Estimate and test (C1), Cov[f(x), z | y] = 0.
 
-    What y explains is taken out of both sides: class means for classes, the linear prediction for numbers. Then
+    The part that y explains is subtracted from both sides: class means for classes, the linear prediction for numbers.
+    Then
 
     .. math:: S = \sum_i \rho_i^2, \qquad S_{\text{debiased}} = S - \frac{d_f d_z}{\nu}, \qquad
         -\Big(\nu - \frac{d_f + d_z + 1}{2}\Big) \sum_i \log(1 - \rho_i^2) \sim \chi^2_{d_f d_z}
 
-    with canonical correlations :math:`\rho_i` of the residuals and :math:`\nu` = n less the number of classes, or less
-    1 + d_y. Neither depends on the units of f and z. Dimensions that are constant given y do not count.
+    with canonical correlations :math:`\rho_i` of the residuals and :math:`\nu` = n minus the number of classes, or
+    minus 1 + d_y. Neither depends on the units of f and z. Dimensions that are constant given y are ignored.
 
     Args:
         features: f(x), shape [n, d_f].
         pretext: z, shape [n, d_z].
-        labels: y: classes, integers of shape [n], or numbers of shape [n, d_y].
+        labels: y, classes as integers of shape [n] or numbers of shape [n, d_y].
 
     Raises:
-        ValueError: If there are too few samples for that many dimensions.
+        ValueError: If there are too few samples for the number of dimensions.
 
     References:
         Criterion (C1) of Huang, Teng, He, Can Pretext-Based Self-Supervised Learning Be Boosted by Downstream Data?,
@@ -71,15 +71,15 @@ def conditional_uncorrelatedness(features: Tensor, pretext: Tensor, labels: Tens
 
 
 def information_loss(features: Tensor, labels: Tensor, reference_mse: float) -> float:
-    r"""How far a processor is from (C2): the error of y by f(x) that a better processor would not make.
+    r"""Estimate the violation of (C2): the excess error of a linear prediction of y from f(x).
 
     .. math:: \frac{1}{d_y} \mathbb E\|y - W^* f(x)\|^2 - \text{reference}
 
     Args:
         features: f(x), shape [n, d_f].
-        labels: y, shape [n, d_y]; classes as one column each.
-        reference_mse: Mean squared error, over the d_y targets too, of the best prediction there is: of E[y | x] where
-            it is known, ``linear_mse(inputs, labels)`` for linear processors, or that of any model of one's own.
+        labels: y, shape [n, d_y]. One-hot for classes.
+        reference_mse: Mean squared error of the best prediction, averaged over the d_y targets: that of E[y | x] if
+            known, ``linear_mse(inputs, labels)`` for linear processors, or that of another model.
 
     Raises:
         ValueError: If there are too few samples.
@@ -91,24 +91,24 @@ def information_loss(features: Tensor, labels: Tensor, reference_mse: float) -> 
 
 
 def epsilon_ci(features: Tensor, pretext: Tensor, labels: Tensor) -> float:
-    r"""How far features and pretext labels are from conditional independence, in the unit of z.
+    r"""Estimate the deviation from conditional independence of features and pretext labels, in the unit of z.
 
     .. math:: \epsilon_{CI}^2 = \|\operatorname{Cov}[z, f \mid y] \, \Sigma_{ff}^{-1/2}\|_F^2
 
-    less what that is in the mean of samples of this size without any dependence, and not below 0.
+    minus the mean of this estimate for independent samples, clipped at 0.
 
     Args:
         features: f(x), shape [n, d_f].
         pretext: z, shape [n, d_z].
-        labels: y: classes, integers of shape [n], or numbers of shape [n, d_y].
+        labels: y, classes as integers of shape [n] or numbers of shape [n, d_y].
 
     References:
         Lee et al., Predicting What You Already Know Helps: Provable Self-Supervised Learning, 2020, Definition 4.1, for
         Gaussian variables.
     """
     explained, _ = _explained_by(labels)
-    centerd = (features - features.mean(0)).double()
-    basis = _orthonormal(centerd, like=centerd)
+    centered = (features - features.mean(0)).double()
+    basis = _orthonormal(centered, like=centered)
     residual = pretext.double() - explained(pretext.double())
     # f - E[f | y] and z - E[z | y] have the covariance of f and z - E[z | y].
     by_chance = basis.shape[1] * residual.square().sum() / len(features)
@@ -117,7 +117,7 @@ def epsilon_ci(features: Tensor, pretext: Tensor, labels: Tensor) -> float:
 
 
 def population_uncorrelatedness(matrix: Tensor, population: Moments) -> float:
-    """The statistic of ``conditional_uncorrelatedness`` for a linear processor on a population: 0 where (C1) holds.
+    """Compute the statistic of ``conditional_uncorrelatedness`` for a linear processor on a population: 0 under (C1).
 
     Args:
         matrix: The processor, shape [d_f, d_x].
@@ -129,7 +129,7 @@ def population_uncorrelatedness(matrix: Tensor, population: Moments) -> float:
 
 
 def population_epsilon_ci(matrix: Tensor, population: Moments) -> float:
-    """What ``epsilon_ci`` estimates, for a linear processor on a Gaussian population.
+    """Compute the value that ``epsilon_ci`` estimates, for a linear processor on a Gaussian population.
 
     Args:
         matrix: The processor, shape [d_f, d_x].
@@ -141,7 +141,7 @@ def population_epsilon_ci(matrix: Tensor, population: Moments) -> float:
 
 
 def _explained_by(labels: Tensor) -> tuple["_Explained", int]:
-    """What predicts by the labels, and the number of its parameters for each target."""
+    """Predictor from the labels, and its number of parameters per target."""
     if labels.dtype.is_floating_point:
         if labels.dim() != 2:
             raise ValueError(f"Expected numbers of shape [n, d_y] as labels, got shape {list(labels.shape)}.")
@@ -162,7 +162,7 @@ class _Explained:
 
 
 def _orthonormal(values: Tensor, like: Tensor) -> Tensor:
-    """An orthonormal basis of the span of the columns, without what is rounding error in numbers of a given size."""
+    """Orthonormal basis of the span of the columns, without rounding errors relative to the size of ``like``."""
     left, singular, _ = torch.linalg.svd(values, full_matrices=False)
     rounding = torch.linalg.matrix_norm(like - like.mean(0)) * max(values.shape) * torch.finfo(values.dtype).eps
     basis: Tensor = left[:, singular > rounding]
@@ -170,7 +170,7 @@ def _orthonormal(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _inverse_root(covariance: Tensor) -> Tensor:
-    """The inverse square root of a covariance, 0 in directions without variance."""
+    """Inverse square root of a covariance, 0 in directions without variance."""
     values, vectors = torch.linalg.eigh(covariance)
     kept = values > values.max() * len(values) * 1e-12
     root: Tensor = (vectors[:, kept] / values[kept].sqrt()) @ vectors[:, kept].T

@@ -1,4 +1,4 @@
-"""Generated data: inputs x, pretext labels z and downstream labels y of which all is known."""
+"""Synthetic data with a known distribution of inputs x, pretext labels z and downstream labels y."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from taskrobust.studies.pretext.moments import Moments
+from taskrobust.studies.pretext.least_squares import Moments
 
 
 class Sample(NamedTuple):
-    """n independent draws.
+    """Independent samples.
 
     Attributes:
         inputs: x, shape [n, d_x], or images [n, 3, size, size] in [0, 1].
@@ -24,13 +24,14 @@ class Sample(NamedTuple):
 
 
 class GaussianData:
-    r"""Gaussian inputs in which pretext labels depend on the downstream label and, more, on a nuisance.
+    r"""Gaussian data whose pretext labels depend on the downstream label and, more strongly, on a nuisance.
 
     .. math:: x = Q \, [\, y + s_y e_1;\; m + s_m e_2;\; u \,], \qquad z = b P y + g R m + s_z e_3
 
-    with standard Gaussian y, nuisance m, free u and e, an orthogonal Q and orthonormal columns [P, R]. A processor that
-    keeps the first block satisfies (C1) and (C2); one that keeps u alone satisfies (C1), and has lost y. The best
-    processor of the population is of the first kind for :math:`\lambda < 1 / b^2`, of the second kind beyond.
+    with standard Gaussian y, nuisance m, free dimensions u and noise e, an orthogonal matrix Q and orthonormal columns
+    [P, R]. A processor that keeps the first block satisfies (C1) and (C2); one that only keeps u satisfies (C1) but
+    loses y. The optimal processor of the population is of the first kind for :math:`\lambda < 1 / b^2` and of the
+    second kind beyond.
 
     Example:
         >>> x, z, y = GaussianData().sample(5, seed=0)
@@ -40,9 +41,9 @@ class GaussianData:
     Args:
         labels: Dimensions of y.
         nuisance: Dimensions of m.
-        free: Dimensions of u, which says nothing about y or z.
+        free: Dimensions of u, which is independent of y and z.
         pretext: Dimensions of z, at least ``labels + nuisance``.
-        label_noise: s_y: the least possible error is s_y² / (1 + s_y²), that of a constant is 1.
+        label_noise: s_y. The smallest possible error is s_y² / (1 + s_y²), that of a constant is 1.
         nuisance_noise: s_m.
         pretext_noise: s_z.
         label_strength: b.
@@ -82,19 +83,19 @@ class GaussianData:
 
     @property
     def bayes_mse(self) -> float:
-        """Mean squared error of E[y | x], mean over the dimensions of y."""
+        """Mean squared error of E[y | x], averaged over the dimensions of y."""
         return self.noise[0] ** 2 / (1 + self.noise[0] ** 2)
 
     @property
     def critical_penalty(self) -> float:
-        """The λ from which on the best processor of the population loses y: 1 / b²."""
+        """Penalty λ = 1 / b² beyond which the optimal processor of the population loses y."""
         return 1 / self.label_strength**2
 
     def sample(self, number: int, seed: int) -> Sample:
         """Draw samples, float64.
 
         Args:
-            number: How many.
+            number: Number of samples.
             seed: Seed of the draws.
         """
         generator = torch.Generator().manual_seed(seed)
@@ -114,7 +115,7 @@ class GaussianData:
         return Sample(torch.cat(blocks, dim=1) @ self.rotation.T, pretext, labels)
 
     def moments(self) -> Moments:
-        """The covariances of the population."""
+        """Compute the covariances of the population."""
         labels, nuisance, free = self.sizes
         label_noise, nuisance_noise, pretext_noise = self.noise
         variances = [1 + label_noise**2] * labels + [1 + nuisance_noise**2] * nuisance + [1.0] * free
@@ -132,13 +133,27 @@ class GaussianData:
         )
 
     def oracle(self, width: int) -> Tensor:
-        """A linear processor of the first kind: the block of y, then free dimensions. Shape [width, d_x]."""
+        """Create a linear processor of the first kind: the block of y, then free dimensions.
+
+        Args:
+            width: Number of features.
+
+        Returns:
+            Matrix of shape [width, d_x].
+        """
         labels, nuisance, free = self.sizes
         assert labels <= width <= labels + free
         return torch.cat([self.rotation[:, :labels], self.rotation[:, labels + nuisance :][:, : width - labels]], 1).T
 
     def blind(self, width: int) -> Tensor:
-        """A linear processor of the second kind: free dimensions alone. Shape [width, d_x]."""
+        """Create a linear processor of the second kind: only free dimensions.
+
+        Args:
+            width: Number of features.
+
+        Returns:
+            Matrix of shape [width, d_x].
+        """
         labels, nuisance, free = self.sizes
         assert width <= free
         return self.rotation[:, labels + nuisance :][:, :width].T
@@ -146,11 +161,11 @@ class GaussianData:
 
 @dataclass(frozen=True)
 class ClassMixture:
-    r"""Two views of a class, whose dependence given the class is one number.
+    r"""Two views of a class with an adjustable dependence given the class.
 
     .. math:: x \sim \mathcal N(\mu_y, I), \qquad z = (1 - a) \tilde z + a x, \quad \tilde z \sim \mathcal N(\nu_y, I)
 
-    with centers drawn uniformly from [0, 10) in each dimension; x is cut or filled with zeros to the size of z.
+    with centers drawn uniformly from [0, 10) in each dimension. x is truncated or padded with zeros to the size of z.
 
     Example:
         >>> x, z, y = ClassMixture(dependence=1.0).sample(5, seed=0)
@@ -161,7 +176,7 @@ class ClassMixture:
         classes: Number of classes.
         inputs: Dimensions of x.
         pretext: Dimensions of z.
-        dependence: a in [0, 1]. With 0 x and z are independent given the class, with 1 z is x.
+        dependence: a in [0, 1]. With 0, x and z are independent given the class; with 1, z is x.
         seed: Seed of the centers.
 
     References:
@@ -178,7 +193,7 @@ class ClassMixture:
         """Draw samples, float64, with classes as labels.
 
         Args:
-            number: How many.
+            number: Number of samples.
             seed: Seed of the draws.
         """
         fixed = torch.Generator().manual_seed(self.seed)
@@ -194,10 +209,10 @@ class ClassMixture:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """Small color images: a soft pattern of each class, under soft clouds that belong to the image alone.
+    """Small color images: a smooth pattern per class plus smooth random clouds per image.
 
-    With ``clouds=0`` the two halves of an image are independent given its class; clouds reach over the middle, so that
-    a half tells about the other what the class does not.
+    With ``clouds=0``, the two halves of an image are independent given its class. Clouds extend across the middle and
+    make them dependent.
 
     Example:
         >>> images, classes = ClassImages(classes=10).sample(4, seed=0)
@@ -207,9 +222,9 @@ class ClassImages:
     Args:
         classes: Number of classes.
         size: Height and width, in pixels.
-        pattern: Contrast of the pattern of the class.
+        pattern: Contrast of the patterns.
         clouds: Contrast of the clouds.
-        noise: Contrast of noise that is independent from pixel to pixel.
+        noise: Contrast of the independent noise per pixel.
         seed: Seed of the patterns.
     """
 
@@ -224,7 +239,7 @@ class ClassImages:
         """Draw images, float32 [n, 3, size, size] in [0, 1], and their classes, int64 [n].
 
         Args:
-            number: How many.
+            number: Number of samples.
             seed: Seed of the draws.
         """
         patterns = _soft(self.classes, self.size, torch.Generator().manual_seed(self.seed))
@@ -243,7 +258,7 @@ def _orthogonal(size: int, generator: torch.Generator) -> Tensor:
 
 
 def _soft(number: int, size: int, generator: torch.Generator) -> Tensor:
-    """Coarse Gaussian noise, scaled up smoothly: standard deviation about one, shape [number, 3, size, size]."""
+    """Smoothly upscaled coarse Gaussian noise with a standard deviation of about 1, shape [number, 3, size, size]."""
     coarse = torch.randn(number, 3, 4, 4, generator=generator)
     soft = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
     return soft / soft.std(dim=(1, 2, 3), keepdim=True)

@@ -1,6 +1,6 @@
-"""From images without labels and a few with: processor, pretext tasks, linear probe."""
+"""Learning from unlabeled and few labeled images: processor, pretext tasks and linear probe."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -13,12 +13,12 @@ from taskrobust.loss import MultiTaskLoss
 from taskrobust.outputs import DisjointRows, TaskLosses
 from taskrobust.risk import RiskEstimator
 from taskrobust.studies.pretext.least_squares import fit_linear
-from taskrobust.studies.pretext.processor import Pairs, Processor
+from taskrobust.studies.pretext.processor import Pairs, Processor, minimize, random_batches
 from taskrobust.studies.pretext.tasks import PretextTask
 
 
 class Probe:
-    """Ridge regression of the downstream labels, in closed form; of one column for each class for classes.
+    """Ridge regression of the downstream labels in closed form; classes are one-hot encoded.
 
     Example:
         >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -26,14 +26,14 @@ class Probe:
         tensor([0, 0, 1, 1])
 
     Args:
-        ridge: Relative to the mean variance of the features.
+        ridge: Ridge relative to the mean variance of the features.
     """
 
     def __init__(self, ridge: float = 1e-3) -> None:
         self.ridge = ridge
 
     def fit(self, features: Tensor, labels: Tensor) -> Self:
-        """Solve for the map.
+        """Fit the probe.
 
         Args:
             features: Shape [n, d].
@@ -45,12 +45,12 @@ class Probe:
         return self
 
     def predict(self, features: Tensor) -> Tensor:
-        """Classes [n], or numbers [n, d_y]."""
+        """Predict classes [n] or numbers [n, d_y]."""
         predictions = self._map(features)
         return predictions.argmax(1) if self._of_classes else predictions
 
     def score(self, features: Tensor, labels: Tensor) -> float:
-        """Accuracy; R², mean over the targets, for numbers."""
+        """Compute the accuracy for classes, or R² averaged over the targets for numbers."""
         predictions = self.predict(features)
         if self._of_classes:
             return float((predictions == labels).double().mean())
@@ -58,7 +58,7 @@ class Probe:
 
 
 class PretextNetwork:
-    r"""Learns a representation from pretext tasks, one linear head each, on top of a processor or of the images.
+    r"""Learns a representation from pretext tasks, with one linear head per task.
 
     Example:
         >>> from taskrobust.studies.pretext import CONVOLUTIONAL_FEATURES, ClassImages, Rotation, convolutional_network
@@ -69,15 +69,15 @@ class PretextNetwork:
         True
 
     Args:
-        trunk: From inputs to the representation, shape [n, width]. Trained in place.
+        trunk: Maps inputs to the representation, shape [n, width]. Trained in place.
         width: Width of the representation.
         tasks: The pretext tasks.
-        criterion: How they are weighed. None takes the softmax minimax of the library, with risks divided by those at
-            the start, since a cross-entropy and squared errors have no common unit.
-        epochs: Passes over the images.
-        batch_size: Images in a step; each step has all tasks.
-        lr: Peak learning rate of Adam, with a cosine schedule.
-        seed: Seed of the heads and the order. The trunk comes with its own parameters.
+        criterion: Weights the tasks. Defaults to softmax minimax with risks relative to the initial ones, since
+            cross-entropies and squared errors have different units.
+        epochs: Number of passes over the images.
+        batch_size: Images per step. Each step includes all tasks.
+        lr: Peak learning rate of Adam with a cosine schedule.
+        seed: Seed of the heads and of the order of the images.
         verbose: Whether to show progress.
     """
 
@@ -96,7 +96,9 @@ class PretextNetwork:
     ) -> None:
         self.trunk = trunk
         self.tasks = list(tasks)
-        self.criterion = criterion or _compared_with_the_start([task.name for task in tasks])
+        self.criterion = criterion or MultiTaskLoss(
+            [task.name for task in tasks], risk=RiskEstimator(normalization="initial")
+        )
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -111,39 +113,28 @@ class PretextNetwork:
             nn.init.zeros_(head.bias)
 
     def fit(self, images: Tensor, processor: Processor | None = None) -> Self:
-        """Train trunk and heads.
+        """Train the trunk and the heads.
 
         Args:
             images: Shape [n, 3, size, size], in [0, 1].
-            processor: What the inputs of each task go through first; it is not trained here.
+            processor: Fitted processor to apply to the inputs of each task.
 
         Raises:
-            ValueError: If there are fewer images than a batch has.
+            ValueError: If there are fewer images than ``batch_size``.
         """
         if len(images) < self.batch_size:
             raise ValueError(f"Expected at least one batch of {self.batch_size} images, got {len(images)}.")
         self.processor = processor
         self.trunk.train()
         modules = nn.ModuleList([self.trunk, self.heads, self.criterion])
-        optimizer = torch.optim.Adam(modules.parameters(), lr=self.lr)
         steps = self.epochs * (len(images) // self.batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        generator = torch.Generator().manual_seed(self.seed)
-        for epoch in track(range(self.epochs), "pretext tasks", disable=not self.verbose, transient=True):
-            order = torch.randperm(len(images), generator=generator)
-            for rows in torch.split(order, self.batch_size)[: len(images) // self.batch_size]:
-                total = self.criterion(*self._losses(images[rows], rows, epoch))
-                optimizer.zero_grad()
-                torch.autograd.backward(total)
-                optimizer.step()
-                schedule.step()
-            self.criterion.end_epoch()
+        minimize(modules.parameters(), self._totals(images), self.lr, steps)
         self.fitted = True
         return self
 
     @torch.no_grad()
     def transform(self, images: Tensor) -> Tensor:
-        """The representation, shape [n, width].
+        """Compute the representation, shape [n, width].
 
         Args:
             images: Shape [n, 3, size, size].
@@ -154,12 +145,12 @@ class PretextNetwork:
         from sklearn.exceptions import NotFittedError
 
         if not self.fitted:
-            raise NotFittedError("Expected a network that has learned, got a new one: call fit first.")
+            raise NotFittedError("Expected a fitted network, got a new one: call fit first.")
         self.trunk.eval()
         return torch.cat([self.trunk(self._processed(part)) for part in torch.split(images, 1000)])
 
     def predict(self, images: Tensor) -> Tensor:
-        """What the heads predict, ψ of the theory, shape [n, sum of the tasks' d_z].
+        """Compute the predictions of the heads, ψ of the theory, shape [n, sum of the tasks' d_z].
 
         Args:
             images: Shape [n, 3, size, size].
@@ -168,15 +159,23 @@ class PretextNetwork:
 
     @torch.no_grad()
     def predict_from(self, features: Tensor) -> Tensor:
-        """What the heads predict from the representation, shape [n, sum of the tasks' d_z].
+        """Compute the predictions of the heads from the representation, shape [n, sum of the tasks' d_z].
 
         Args:
-            features: What ``transform`` returned, shape [n, width].
+            features: Output of ``transform``, shape [n, width].
         """
         return torch.cat([self.heads[task.name](features) for task in self.tasks], dim=1)
 
+    def _totals(self, images: Tensor) -> Iterator[Tensor]:
+        """Total loss of each step."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for epoch in track(range(self.epochs), "pretext tasks", disable=not self.verbose, transient=True):
+            for rows in random_batches(len(images), self.batch_size, generator):
+                yield self.criterion(*self._losses(images[rows], rows, epoch))
+            self.criterion.end_epoch()
+
     def _losses(self, images: Tensor, index: Tensor, epoch: int) -> tuple[TaskLosses, DisjointRows]:
-        """The tasks' losses, and what they share."""
+        """Losses of the tasks, and their shared activation."""
         pairs = [task.pairs(images, index.numpy(), epoch) for task in self.tasks]
         features = self.trunk(self._processed(torch.cat([inputs for inputs, _ in pairs])))
         owner = torch.arange(len(pairs)).repeat_interleave(len(images))
@@ -192,7 +191,7 @@ class PretextNetwork:
 
 
 class PretextPipeline:
-    """Processor, pretext tasks and linear probe in one.
+    """A processor, pretext tasks and a linear probe.
 
     Example:
         >>> from taskrobust.studies.pretext import CONVOLUTIONAL_FEATURES, ClassImages, Rotation, convolutional_network
@@ -204,9 +203,9 @@ class PretextPipeline:
         torch.Size([64])
 
     Args:
-        network: What learns from the pretext tasks.
-        processor: What the images go through first. None is plain self-supervised learning.
-        probe: What learns the downstream labels from the representation.
+        network: Learns the representation from the pretext tasks.
+        processor: Applied to the images first. None results in plain self-supervised learning.
+        probe: Predicts the downstream labels from the representation.
     """
 
     def __init__(self, network: PretextNetwork, processor: Processor | None = None, probe: Probe | None = None) -> None:
@@ -215,7 +214,7 @@ class PretextPipeline:
         self.probe = probe or Probe()
 
     def fit(self, unlabeled: Tensor, labeled: Pairs, extra: Pairs | None = None) -> Self:
-        """Train the parts, one after the other.
+        """Train the processor, the network and the probe, in this order.
 
         Args:
             unlabeled: n1 images for the pretext tasks.
@@ -223,7 +222,7 @@ class PretextPipeline:
             extra: n0 images and their classes, for the processor.
 
         Raises:
-            ValueError: If there is a processor and no extra samples, or the other way round.
+            ValueError: If there is a processor but no extra samples, or vice versa.
         """
         self.pretrain(unlabeled, extra)
         images, classes = labeled
@@ -231,17 +230,17 @@ class PretextPipeline:
         return self
 
     def pretrain(self, unlabeled: Tensor, extra: Pairs | None = None) -> Self:
-        """Train all but the probe.
+        """Train the processor and the network.
 
         Args:
             unlabeled: n1 images for the pretext tasks.
             extra: n0 images and their classes, for the processor.
 
         Raises:
-            ValueError: If there is a processor and no extra samples, or the other way round.
+            ValueError: If there is a processor but no extra samples, or vice versa.
         """
         if (self.processor is None) != (extra is None):
-            raise ValueError("Expected extra samples with a processor, and none without.")
+            raise ValueError("Expected extra samples if and only if there is a processor.")
         if self.processor is not None and extra is not None:
             images, classes = extra
             pretext = [task.pairs(unlabeled, np.arange(len(unlabeled)), 0) for task in self.network.tasks]
@@ -250,17 +249,13 @@ class PretextPipeline:
         return self
 
     def transform(self, images: Tensor) -> Tensor:
-        """The representation, shape [n, width]."""
+        """Compute the representation, shape [n, width]."""
         return self.network.transform(images)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Classes, int64 [n]."""
+        """Predict the classes, int64 [n]."""
         return self.probe.predict(self.transform(images))
 
     def score(self, images: Tensor, classes: Tensor) -> float:
-        """Accuracy."""
+        """Compute the accuracy."""
         return self.probe.score(self.transform(images), classes)
-
-
-def _compared_with_the_start(tasks: list[str]) -> MultiTaskLoss:
-    return MultiTaskLoss(tasks, risk=RiskEstimator(normalization="initial"))

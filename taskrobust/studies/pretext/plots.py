@@ -24,10 +24,10 @@ _LINES = {
 
 
 def plot_synthetic(curves: Mapping[str, Mapping[float, Errors]], path: Path) -> None:
-    """Draw the errors against n0, λ, d_f and width, one panel each.
+    """Plot the errors over n0, λ, d_f and width, one panel each.
 
     Args:
-        curves: For each axis the errors by value.
+        curves: Errors by axis and value.
         path: The PNG file.
     """
     from matplotlib import pyplot as plt
@@ -67,7 +67,7 @@ def plot_synthetic(curves: Mapping[str, Mapping[float, Errors]], path: Path) -> 
 
 
 def plot_cifar10(ssl: Mapping[str, Any], processors: Mapping[int, Mapping[str, Any]], path: Path) -> None:
-    """Draw accuracies against n0, one panel for all labeled images and one for half of them.
+    """Plot the accuracies over n0, one panel for all labeled images and one for half of them.
 
     Args:
         ssl: The cell of plain self-supervised learning.
@@ -80,7 +80,7 @@ def plot_cifar10(ssl: Mapping[str, Any], processors: Mapping[int, Mapping[str, A
     sizes = list(processors)
     for axis, row, title in zip(axes, ("full", "half"), ("all labeled images", "half of them"), strict=True):
         pooled = [100 * ssl["pooled"][row][str(size)] for size in sizes]
-        axis.plot(sizes, pooled, "D--", color="#2166ac", markersize=4, label="plain SSL, probe on $n_0$ labels more")
+        axis.plot(sizes, pooled, "D--", color="#2166ac", markersize=4, label="plain SSL, probe on $n_0$ more labels")
         axis.axhline(100 * ssl[row]["hidden"], color="#2166ac", label="plain SSL")
         for field, label, color, style in (
             ("processed", "probe on f(x), before the pretext task", "#fdae61", "^-"),

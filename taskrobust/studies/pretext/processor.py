@@ -1,25 +1,25 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Self
 
 import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from taskrobust.studies.pretext.least_squares import RIDGE, linear_mse
+from taskrobust.studies.pretext.least_squares import RIDGE, Moments, linear_mse
 from taskrobust.studies.pretext.losses import linear_processor_loss, processor_loss
-from taskrobust.studies.pretext.moments import Moments
 
 Pairs = tuple[Tensor, Tensor]
 """Inputs [n, ...] and their labels [n, k]."""
 
 
 class Processor:
-    r"""Learns a function f of the inputs that fits y and is useless for z, with a few extra downstream samples.
+    r"""Learns features f of the inputs that predict y but not z, from a few extra downstream samples.
 
     .. math:: \min_f \mathcal L_{n_1, n_0}(f)
 
-    by Adam with a cosine schedule, see ``processor_loss``. The features that come out are whitened on the pretext
-    inputs: no loss here depends on a linear map after f.
+    by Adam with a cosine schedule, see ``processor_loss``. The features are whitened on the pretext inputs, since the
+    losses do not depend on a linear map after f.
 
     Example:
         >>> from taskrobust.studies.pretext import GaussianData, linear_network
@@ -30,14 +30,14 @@ class Processor:
         torch.Size([100, 12])
 
     Args:
-        network: f, from inputs [n, ...] to features [n, d_f]. Trained in place.
-        penalty: λ: how much uselessness for z counts beside a fit of y.
-        steps: Steps of Adam.
+        network: f, maps inputs [n, ...] to features [n, d_f]. Trained in place.
+        penalty: λ, the weight of the error of z relative to that of y.
+        steps: Number of steps.
         lr: Peak learning rate.
         ridge: Ridge of the least squares solutions, relative to the mean variance of the features.
-        batch_size: Pretext samples in a step, of each task. None takes all. Each step has all extra samples, since it
-            is their number that decides whether f keeps y.
-        seed: Seed of the batches. The network comes with its own parameters.
+        batch_size: Pretext samples per step and task. None uses all. Each step uses all extra samples, since their
+            number determines whether f preserves y.
+        seed: Seed of the batches.
         verbose: Whether to show progress.
 
     References:
@@ -72,42 +72,39 @@ class Processor:
         """Train the processor.
 
         Args:
-            extra: n0 inputs and their downstream labels, shape [n0, d_y]; classes as one column each.
-            pretext: n1 inputs and their pretext labels, shape [n1, d_z]; such pairs for each of several pretext tasks,
-                whose losses are averaged; or the covariances of the population, as if n1 were infinite, for a network
-                that is one ``nn.Linear`` without bias.
+            extra: n0 inputs and their downstream labels, shape [n0, d_y]. One-hot for classes.
+            pretext: n1 inputs and their pretext labels, shape [n1, d_z]; one such pair per pretext task, whose losses
+                are averaged; or the covariances of the population, which correspond to an infinite n1 and require a
+                single ``nn.Linear`` without bias as network.
 
         Raises:
-            ValueError: If covariances come with another network or a batch size, or inputs are of another type than the
-                network.
+            ValueError: If covariances are used with another network or with a batch size, or if the dtypes of the
+                inputs and the network differ.
         """
         tasks = _tasks(pretext)
         for inputs in (extra[0], *(inputs for inputs, _ in tasks)):
             self._check_type(inputs)
         if isinstance(pretext, Moments) and self.batch_size is not None:
             raise ValueError(
-                f"Expected batch_size=None with the covariances of a population, which have no batches, "
+                "Expected batch_size=None for the covariances of a population, which have no batches, "
                 f"got {self.batch_size}."
             )
         self.network.train()
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         generator = torch.Generator().manual_seed(self.seed)
-        pretext_batches = [_batches(pairs, self.batch_size, generator) for pairs in tasks]
-        for _ in track(range(self.steps), "processor", disable=not self.verbose, transient=True):
+        batches = [_batches(pairs, self.batch_size, generator) for pairs in tasks]
+
+        def loss() -> Tensor:
             if isinstance(pretext, Moments):
-                loss = linear_processor_loss(self._linear().weight, extra, pretext, self.penalty, self.ridge)
-            else:
-                loss = self._loss(extra, [next(batches) for batches in pretext_batches])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
+                return linear_processor_loss(self._linear().weight, extra, pretext, self.penalty, self.ridge)
+            return self._loss(extra, [next(task) for task in batches])
+
+        steps = track(range(self.steps), "processor", disable=not self.verbose, transient=True)
+        minimize(self.network.parameters(), (loss() for _ in steps), self.lr, self.steps)
         self._whiten(pretext if isinstance(pretext, Moments) else torch.cat([inputs for inputs, _ in tasks]))
         return self
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Whitened features, shape [n, d_f].
+        """Compute whitened features, shape [n, d_f].
 
         Args:
             inputs: x, shape [n, ...].
@@ -119,15 +116,16 @@ class Processor:
         return (self._features(inputs) - mean) @ self._whitening
 
     def matrix(self) -> Tensor:
-        """A linear processor as one matrix, whitening included, shape [d_f, d_x]."""
+        """Compute the matrix of a linear processor including the whitening, shape [d_f, d_x]."""
         self._fitted_mean()
         return self._whitening.T @ self._linear().weight.detach()
 
     def score(self, inputs: Tensor, labels: Tensor) -> float:
-        """Share of the variance of y that the best linear predictor on the features explains.
+        """Estimate the share of the variance of y that the best linear predictor on the features explains.
 
         Args:
-            inputs: x, shape [n, ...], many more than d_f: the predictor is fitted to them, and corrected for that.
+            inputs: x, shape [n, ...] with n much larger than d_f. The predictor is fitted to them, and the estimate is
+                corrected for this.
             labels: y, shape [n, d_y].
         """
         variance = float(labels.var(dim=0).mean())
@@ -145,7 +143,7 @@ class Processor:
     def _linear(self) -> nn.Linear:
         if not isinstance(self.network, nn.Linear) or self.network.bias is not None:
             raise ValueError(
-                "Expected a network that is one nn.Linear without bias with the covariances of a population, got "
+                "Expected a network of one nn.Linear without bias for the covariances of a population, got "
                 f"{type(self.network).__name__}: fit it to samples."
             )
         return self.network
@@ -154,13 +152,13 @@ class Processor:
         from sklearn.exceptions import NotFittedError
 
         if self._mean is None:
-            raise NotFittedError("Expected a processor that has learned, got a new one: call fit first.")
+            raise NotFittedError("Expected a fitted processor, got a new one: call fit first.")
         return self._mean
 
     def _check_type(self, inputs: Tensor) -> None:
-        wanted = next(self.network.parameters()).dtype
-        if inputs.dtype != wanted:
-            raise ValueError(f"Expected inputs of the type of the network, {wanted}, got {inputs.dtype}.")
+        expected = next(self.network.parameters()).dtype
+        if inputs.dtype != expected:
+            raise ValueError(f"Expected inputs of the dtype of the network, {expected}, got {inputs.dtype}.")
 
     @torch.no_grad()
     def _features(self, inputs: Tensor) -> Tensor:
@@ -183,23 +181,23 @@ class Processor:
 
 
 def optimal_linear_processor(population: Moments, features: int, penalty: float) -> Tensor:
-    r"""The linear processor of least population loss, in closed form. Shape [d_f, d_x].
+    r"""Compute the linear processor with the smallest population loss in closed form, shape [d_f, d_x].
 
-    The top eigenvectors of :math:`C_y C_y^\top - \lambda C_z C_z^\top` with
+    It consists of the top eigenvectors of :math:`C_y C_y^\top - \lambda C_z C_z^\top` with
     :math:`C_\cdot = \Sigma_{xx}^{-1/2} \Sigma_{x \cdot}`, applied to whitened inputs.
 
     Args:
         population: Covariances of the population.
-        features: d_f.
+        features: Number of features d_f.
         penalty: λ.
 
     Raises:
-        ValueError: If the inputs' covariance has not full rank, as that of fewer samples than dimensions.
+        ValueError: If the covariance of the inputs does not have full rank, e.g. with fewer samples than dimensions.
     """
     rank = int(torch.linalg.matrix_rank(population.xx, hermitian=True))
     if rank < len(population.xx):
         raise ValueError(
-            f"Expected a covariance of the inputs of full rank, {len(population.xx)}, got {rank}: take more samples."
+            f"Expected a covariance of the inputs of full rank, {len(population.xx)}, got {rank}: use more samples."
         )
     values, vectors = torch.linalg.eigh(population.xx)
     root = vectors / values.sqrt() @ vectors.T
@@ -209,14 +207,43 @@ def optimal_linear_processor(population: Moments, features: int, penalty: float)
     return matrix
 
 
+def minimize(parameters: Iterable[nn.Parameter], losses: Iterable[Tensor], lr: float, steps: int) -> None:
+    """Minimize losses by Adam with a cosine schedule.
+
+    Args:
+        parameters: The parameters to train.
+        losses: Loss of each step, shape [], computed when it is requested.
+        lr: Peak learning rate.
+        steps: Number of losses.
+    """
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for loss in losses:
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+
+
+def random_batches(number: int, size: int, generator: torch.Generator) -> Sequence[Tensor]:
+    """Rows of the batches of an epoch in random order, without an incomplete last batch.
+
+    Args:
+        number: Number of samples.
+        size: Samples per batch.
+        generator: Source of the order.
+    """
+    return torch.split(torch.randperm(number, generator=generator), size)[: number // size]
+
+
 def _batches(pairs: Pairs, size: int | None, generator: torch.Generator) -> Iterator[Pairs]:
-    """Endless batches, each epoch in a new order; the rest of an epoch that fills no batch is left out."""
-    number = len(pairs[0])
-    size = min(size or number, number)
-    while True:
-        order = torch.arange(number) if size == number else torch.randperm(number, generator=generator)
-        for rows in torch.split(order, size)[: number // size]:
-            yield (pairs[0], pairs[1]) if size == number else (pairs[0][rows], pairs[1][rows])
+    """Yield batches without end, each epoch in a new order."""
+    if size is None or size >= len(pairs[0]):
+        yield from repeat(pairs)
+    else:
+        while True:
+            for rows in random_batches(len(pairs[0]), size, generator):
+                yield pairs[0][rows], pairs[1][rows]
 
 
 def _tasks(pretext: Pairs | Sequence[Pairs] | Moments) -> Sequence[Pairs]:

@@ -1,6 +1,6 @@
-"""How well a processor does on generated data, against n0, λ, d_f and its width, beside what it costs nothing to do."""
+"""Errors of processors on synthetic data over n0, λ, d_f and width, compared with plain self-supervised learning."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import NamedTuple
@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from taskrobust.studies.pretext.generators import GaussianData
-from taskrobust.studies.pretext.least_squares import LinearMap, fit_linear, linear_mse
-from taskrobust.studies.pretext.moments import Moments
+from taskrobust.studies.pretext.least_squares import LinearMap, Moments, fit_linear, linear_mse
 from taskrobust.studies.pretext.networks import linear_network, mlp_network
+from taskrobust.studies.pretext.pipeline import Probe
 from taskrobust.studies.pretext.processor import Pairs, Processor
 
-PROBE_RIDGE = 1e-3
 LABELS = 40
 _DRAWS_OF_LABELS = 20
 _HELD_OUT = 20_000
@@ -25,13 +24,13 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Errors:
-    """Mean squared errors of y on held-out samples, medians over seeds. A constant has 1.
+    """Mean squared errors of y on held-out samples, medians over seeds. The error of a constant is 1.
 
     Attributes:
-        processed: Of the best linear prediction by f(x): with infinitely many downstream labels.
-        boosted: Of processor, pretext task on f(x), and linear probe on n2 downstream labels.
-        plain: Of the pretext task on x, and linear probe on n2 downstream labels.
-        pooled: The same on the n0 labels of the processor as well.
+        processed: Best linear prediction from f(x), with infinitely many downstream labels.
+        boosted: Processor, pretext task on f(x), and linear probe on n2 downstream labels.
+        plain: Pretext task on x, and linear probe on n2 downstream labels.
+        pooled: The same as ``plain``, but the probe also uses the n0 labels of the processor.
     """
 
     processed: float
@@ -45,12 +44,12 @@ class Setting:
     """One point of a curve.
 
     Args:
-        extra: n0, the downstream samples that the processor learns from.
+        extra: Number n0 of downstream samples for the processor.
         penalty: λ.
-        features: d_f.
-        free: Dimensions of the inputs that say nothing.
-        hidden: Width of the hidden layer of an MLP on fewer dimensions and 1,500 pretext samples; None is a linear
-            processor on infinitely many.
+        features: Number of features d_f.
+        free: Uninformative dimensions of the inputs.
+        hidden: Width of the hidden layer of an MLP, trained on fewer dimensions and 1,500 pretext samples. None uses a
+            linear processor with infinitely many pretext samples.
     """
 
     extra: int = 500
@@ -60,7 +59,7 @@ class Setting:
     hidden: int | None = None
 
     def data(self) -> GaussianData:
-        """The population."""
+        """Create the population."""
         if self.hidden is None:
             return GaussianData(free=self.free)
         return GaussianData(nuisance=6, free=20, pretext=12)
@@ -72,29 +71,18 @@ CURVES: dict[str, dict[float, Setting]] = {
     "d_f": {d: Setting(extra=100, features=d, free=d) for d in (4, 8, 16, 32, 64, 128)},
     "hidden": {h: Setting(extra=1000, features=8, hidden=h) for h in (8, 32, 128, 512)},
 }
-"""The points of each curve by the value that changes."""
+"""Settings of each curve by the value that varies."""
 
 
 def measure(setting: Setting, seeds: int = 3) -> Errors:
-    """Train processors and measure them.
+    """Train processors and measure their errors.
 
     Args:
-        setting: What to train.
-        seeds: Number of seeds: of the samples and of the start.
+        setting: Settings of the processors.
+        seeds: Number of seeds of the samples and the initial weights.
     """
     runs = [asdict(_measure_once(setting, seed)) for seed in range(seeds)]
     return Errors(**{name: median(run[name] for run in runs) for name in runs[0]})
-
-
-def curve(axis: str, seeds: int = 3) -> Iterator[tuple[float, Errors]]:
-    """The points of a curve, one after the other.
-
-    Args:
-        axis: Key of ``CURVES``.
-        seeds: Number of seeds.
-    """
-    for value, setting in CURVES[axis].items():
-        yield value, measure(setting, seeds)
 
 
 def _measure_once(setting: Setting, seed: int) -> Errors:
@@ -112,7 +100,7 @@ def _measure_once(setting: Setting, seed: int) -> Errors:
             known, labels = features(labeled.inputs), labeled.labels
             if pool:
                 known, labels = torch.cat([known, of_extra]), torch.cat([labels, extra.labels])
-            residuals = fit_linear(known, labels, PROBE_RIDGE)(of_held_out) - held_out.labels
+            residuals = Probe().fit(known, labels).predict(of_held_out) - held_out.labels
             errors.append(float(residuals.square().mean()))
         return median(errors)
 
@@ -125,7 +113,7 @@ def _measure_once(setting: Setting, seed: int) -> Errors:
 
 
 class Trained(NamedTuple):
-    """What has learned from the same pretext samples.
+    """Models trained on the same pretext samples.
 
     Attributes:
         processor: The processor.
@@ -139,13 +127,13 @@ class Trained(NamedTuple):
 
 
 def train_linear(setting: Setting, data: GaussianData, extra: Pairs, seed: int) -> Trained:
-    """Train on infinitely many pretext samples.
+    """Train a linear processor on infinitely many pretext samples.
 
     Args:
-        setting: Of a linear processor.
+        setting: Settings of a linear processor.
         data: The population.
         extra: n0 inputs and their downstream labels.
-        seed: Seed of the start.
+        seed: Seed of the initial weights.
     """
     population = data.moments()
     network = linear_network(len(population.xx), setting.features, seed)
@@ -155,7 +143,7 @@ def train_linear(setting: Setting, data: GaussianData, extra: Pairs, seed: int) 
 
 
 def _train_mlp(setting: Setting, data: GaussianData, extra: Pairs, seed: int) -> Trained:
-    """The same on a sample."""
+    """Train an MLP on a sample."""
     assert setting.hidden is not None
     sample = data.sample(PRETEXT_SAMPLES, seed=2000 + seed)
     network = mlp_network(sample.inputs.shape[1], [setting.hidden], setting.features, seed)
@@ -165,6 +153,6 @@ def _train_mlp(setting: Setting, data: GaussianData, extra: Pairs, seed: int) ->
 
 
 def _best_prediction(population: Moments) -> LinearMap:
-    """The best linear prediction of z by x."""
+    """Best linear prediction of z from x."""
     weight = torch.linalg.pinv(population.xx, hermitian=True) @ population.xz
     return LinearMap(weight, torch.zeros(weight.shape[1]).to(weight))

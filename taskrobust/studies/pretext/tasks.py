@@ -1,4 +1,4 @@
-"""Pretext tasks: labels z that images carry in themselves."""
+"""Pretext tasks, whose labels z are derived from the images."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -13,7 +13,7 @@ from taskrobust._random import random_bits, uniform
 
 
 class PretextTask(ABC):
-    """Makes pairs of input and pretext label from images alone.
+    """Derives inputs and pretext labels from unlabeled images.
 
     Example:
         >>> [task.name for task in (Rotation(), SplitHalf())]
@@ -24,20 +24,20 @@ class PretextTask(ABC):
     """Name of the task in a ``MultiTaskLoss``."""
 
     width: int
-    """d_z, the dimensions of the pretext label."""
+    """Number d_z of dimensions of the pretext label."""
 
     @abstractmethod
     def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        """Inputs, of the shape of the images, and pretext labels, float [n, d_z].
+        """Compute inputs, in the shape of the images, and pretext labels, float [n, d_z].
 
         Args:
             images: Shape [n, 3, size, size], in [0, 1].
-            index: Which images of the data set they are, shape [n]; what is random depends on it and on the epoch.
-            epoch: Epoch.
+            index: Indices of the images in the data set, shape [n]. Random choices depend on the index and the epoch.
+            epoch: Current epoch.
         """
 
     def losses(self, predictions: Tensor, pretext: Tensor) -> Tensor:
-        """Loss of each sample, shape [n]: here the squared error, mean over the dimensions.
+        """Compute the loss of each sample, shape [n]. Defaults to the squared error averaged over the dimensions.
 
         Args:
             predictions: Shape [n, d_z].
@@ -47,7 +47,7 @@ class PretextTask(ABC):
 
 
 class Rotation(PretextTask):
-    """Which of four quarter turns an image was given: one column each.
+    """Predicts by which multiple of 90 degrees an image was rotated, one-hot encoded.
 
     Example:
         >>> inputs, targets = Rotation().pairs(torch.rand(2, 3, 32, 32), np.arange(2), epoch=0)
@@ -55,7 +55,7 @@ class Rotation(PretextTask):
         torch.Size([2, 3, 32, 32])
 
     Args:
-        seed: Seed of the turns.
+        seed: Seed of the rotations.
 
     References:
         Gidaris, Singh, Komodakis, Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018.
@@ -68,7 +68,7 @@ class Rotation(PretextTask):
         self.seed = seed
 
     def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        """Turned images and their turns."""
+        """Compute rotated images and their rotations."""
         seed = np.array([self.seed], dtype=np.uint64)
         turns = torch.from_numpy((uniform(random_bits(random_bits(seed, index), epoch)) * 4).astype(np.int64))
         turned = torch.empty_like(images)
@@ -77,12 +77,12 @@ class Rotation(PretextTask):
         return turned, functional.one_hot(turns, 4).to(images)
 
     def losses(self, predictions: Tensor, pretext: Tensor) -> Tensor:
-        """Cross-entropy of each sample."""
+        """Compute the cross-entropy of each sample."""
         return functional.cross_entropy(predictions, pretext, reduction="none")
 
 
 class Colorization(PretextTask):
-    """The colors of an image of which the gray values are shown: two opponent channels on a coarse grid.
+    """Predicts the colors of an image from its gray values: two opponent channels on a coarse grid.
 
     Example:
         >>> inputs, targets = Colorization().pairs(torch.rand(2, 3, 32, 32), np.arange(2), epoch=0)
@@ -103,7 +103,7 @@ class Colorization(PretextTask):
         self.width = 2 * grid**2
 
     def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        """Gray images, and red less green and blue less yellow."""
+        """Compute gray images, and red minus green and blue minus yellow."""
         red, green, blue = images.unbind(1)
         chroma = torch.stack([red - green, blue - (red + green) / 2], dim=1)
         gray = images.mean(1, keepdim=True).expand_as(images)
@@ -111,7 +111,7 @@ class Colorization(PretextTask):
 
 
 class SplitHalf(PretextTask):
-    """The right half of an image, on a coarse grid, of which the left half is shown; the rest is black.
+    """Predicts the right half of an image on a coarse grid from the left half; the rest of the input is black.
 
     Example:
         >>> inputs, targets = SplitHalf().pairs(torch.rand(2, 3, 32, 32), np.arange(2), epoch=0)
@@ -119,7 +119,7 @@ class SplitHalf(PretextTask):
         torch.Size([2, 3, 32, 32])
 
     Args:
-        grid: Rows of the grid, and twice its columns.
+        grid: Rows of the grid, which has half as many columns.
     """
 
     name = "split_half"
@@ -129,7 +129,7 @@ class SplitHalf(PretextTask):
         self.width = 3 * grid * (grid // 2)
 
     def pairs(self, images: Tensor, index: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        """Images without their right halves, and those."""
+        """Compute images without their right halves, and these halves on the grid."""
         middle = images.shape[3] // 2
         shown = images.clone()
         shown[..., middle:] = 0

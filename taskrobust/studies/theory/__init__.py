@@ -1,4 +1,7 @@
-"""The paper's theory: Algorithm 1 and its rivals, what is guaranteed, and convex problems to see it on."""
+"""The paper's theory: Algorithm 1, its alternatives, their guarantees, and convex test problems.
+
+The risk of a task is its mean loss as a function of the parameters.
+"""
 
 from taskrobust.extras import require
 
@@ -8,6 +11,7 @@ from taskrobust.studies.theory.algorithm import (
     Iterates,
     softmax_weighted_gradient_descent,
     take,
+    tilted_mean,
     weighted_gradient_descent,
 )
 from taskrobust.studies.theory.appendix_c import OutlierExample
@@ -15,6 +19,7 @@ from taskrobust.studies.theory.baselines import (
     accelerated_log_sum_exp,
     exponentiated_gradient,
     mirror_prox,
+    solve_minimax,
     subgradient_descent,
 )
 from taskrobust.studies.theory.bounds import (
@@ -34,8 +39,6 @@ from taskrobust.studies.theory.sample_complexity import (
     samples_needed,
     simulated_samples_needed,
 )
-from taskrobust.studies.theory.smooth_max import tilted_mean
-from taskrobust.studies.theory.solver import solve_minimax
 
 __all__ = [
     "Iterates",

@@ -4,17 +4,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from taskrobust.studies.theory.smooth_max import tilted_mean
+from taskrobust.studies.theory.algorithm import tilted_mean
 
 
 @dataclass(frozen=True)
 class OutlierExample:
-    r"""One parameter, one task that wants it at 1 and T - 1 tasks that want it at 0: what averaging costs the one.
+    r"""A one-parameter example in which averaging ignores an outlier: its optimum is 1, that of the others is 0.
 
     .. math:: f_1(\theta) = A (\theta - 1)^2, \qquad f_t(\theta) = \theta^2 \text{ for } t = 2, \dots, T
 
-    The paper prints :math:`\theta_{\max} = \sqrt A / (\sqrt A - 1)`, where the two parabolas cross beyond 1. The
-    maximum is smaller at their other crossing, between 0 and 1, which is used here. The average's values are right.
+    The paper prints :math:`\theta_{\max} = \sqrt A / (\sqrt A - 1)`, where the two parabolas cross beyond 1. Their
+    maximum is smaller at the other crossing, between 0 and 1, which is used here. The paper's values for the average
+    are correct.
 
     Example:
         >>> example = OutlierExample.of_the_paper(100)
@@ -23,7 +24,7 @@ class OutlierExample:
 
     Args:
         num_tasks: Number of tasks T.
-        curvature: :math:`A`, more than 1 and, in the paper, less than T.
+        curvature: :math:`A`, greater than 1 and, in the paper, less than T.
 
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, appendix C.
@@ -34,16 +35,24 @@ class OutlierExample:
 
     @classmethod
     def of_the_paper(cls, num_tasks: int) -> "OutlierExample":
-        """The paper's example, with A = T - 1."""
+        """Create the paper's example, with A = T - 1.
+
+        Args:
+            num_tasks: Number of tasks T.
+        """
         return cls(num_tasks, num_tasks - 1)
 
     @classmethod
     def of_the_largest_ratio(cls, num_tasks: int) -> "OutlierExample":
-        r"""The example that is worst for the average, with :math:`A = (\sqrt T - 1)^2`, for more than four tasks."""
+        r"""Create the example with the largest ratio, :math:`A = (\sqrt T - 1)^2`.
+
+        Args:
+            num_tasks: Number of tasks T, more than four.
+        """
         return cls(num_tasks, (math.sqrt(num_tasks) - 1) ** 2)
 
     def risks(self, theta: Tensor) -> Tensor:
-        """Risks of the tasks, shape [T], at a parameter of shape []."""
+        """Compute the risks of the tasks, shape [T], at a parameter of shape []."""
         others = theta.square().expand(self.num_tasks - 1)
         return torch.cat([self.curvature * (theta - 1).square()[None], others])
 
@@ -59,11 +68,11 @@ class OutlierExample:
 
     @property
     def theta_paper(self) -> float:
-        r"""What the paper gives for it, :math:`\sqrt A / (\sqrt A - 1)`: the wrong crossing."""
+        r"""The paper's value for ``theta_minimax``, :math:`\sqrt A / (\sqrt A - 1)`, which is the wrong crossing."""
         return math.sqrt(self.curvature) / (math.sqrt(self.curvature) - 1)
 
     def theta_softmax(self, alpha: float) -> float:
-        """Where softmax weighted gradient descent ends, with an inverse temperature that stays as it is."""
+        """Compute the limit of softmax weighted gradient descent at a constant inverse temperature."""
         from scipy.optimize import minimize_scalar
 
         found = minimize_scalar(
@@ -75,19 +84,19 @@ class OutlierExample:
         return float(found.x)
 
     def worst_risk(self, theta: float) -> float:
-        """The worst risk at a parameter."""
+        """Compute the worst risk at a parameter."""
         return max(self.curvature * (theta - 1) ** 2, theta**2)
 
     @property
     def ratio(self) -> float:
-        r"""Worst risk of the average over that of minimax, :math:`(T - 1)^2 (1 + \sqrt A)^2 / (A + T - 1)^2`.
+        r"""Worst risk of the average divided by that of minimax, :math:`(T - 1)^2 (1 + \sqrt A)^2 / (A + T - 1)^2`.
 
-        For :math:`A = T - 1` it is :math:`(\sqrt{T - 1} + 1)^2 / 4`. The paper's value, with a minus in the place of
-        the plus, is a bound from below.
+        For :math:`A = T - 1`, it is :math:`(\sqrt{T - 1} + 1)^2 / 4`. The paper's value, with a minus instead of the
+        plus, is a lower bound.
         """
         return self.worst_risk(self.theta_average) / self.worst_risk(self.theta_minimax)
 
     @property
     def ratio_paper(self) -> float:
-        """The ratio with the paper's crossing."""
+        """The ratio at the paper's crossing."""
         return self.worst_risk(self.theta_average) / self.worst_risk(self.theta_paper)

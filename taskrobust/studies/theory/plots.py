@@ -19,11 +19,11 @@ def plot_gaps(
     steps: Sequence[int],
     path: Path,
 ) -> None:
-    """Draw measured gaps under the bound, one panel a problem.
+    """Plot measured gaps and the bound, one panel per problem.
 
     Args:
-        gaps: Gap of the averaged iterate for each of ``steps``, by problem and schedule.
-        bounds: Theorem 3.1's bound for each of ``steps``, by problem.
+        gaps: Gaps of the averaged iterate for each of ``steps``, by problem and schedule.
+        bounds: Bounds of Theorem 3.1 for each of ``steps``, by problem.
         steps: Numbers of steps K.
         path: The PNG file.
     """
@@ -54,13 +54,13 @@ def plot_samples(
     simulated_eps: Sequence[float],
     path: Path,
 ) -> None:
-    """Draw the samples that the worst task and the mean task need, one curve a way of pre-training.
+    """Plot the samples that the worst task and the mean over tasks need, one curve per pre-training.
 
     Args:
-        curves: By pre-training (average, minimax): ``worst`` and ``mean``, closed form, over ``eps``.
-        eps: Excess risks that are good enough.
-        simulated: By pre-training: the worst task's samples by Monte Carlo, over ``simulated_eps``.
-        simulated_eps: Excess risks that are good enough.
+        curves: ``worst`` and ``mean`` by pre-training (average, minimax), in closed form for each of ``eps``.
+        eps: Target excess risks.
+        simulated: Samples of the worst task by pre-training, by Monte Carlo for each of ``simulated_eps``.
+        simulated_eps: Target excess risks of the simulation.
         path: The PNG file.
     """
     from matplotlib import pyplot as plt
@@ -74,7 +74,7 @@ def plot_samples(
             if kind == "worst":
                 axis.plot(simulated_eps, simulated[start], "o", color=color, label="the same, simulated")
         axis.set_title(title, fontsize=11)
-        axis.set_xlabel(r"excess risk $\epsilon$ that is good enough")
+        axis.set_xlabel(r"target excess risk $\epsilon$")
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("samples needed")
     axes[0].legend(frameon=False)
@@ -83,11 +83,11 @@ def plot_samples(
 
 
 def plot_outlier(example: OutlierExample, examples: Sequence[OutlierExample], path: Path) -> None:
-    """Draw the two risks with the solutions of average and minimax, and the ratio of their worst risks.
+    """Plot the two risks with the solutions of average and minimax, and the ratio of their worst risks.
 
     Args:
-        example: The example whose risks are drawn.
-        examples: The paper's examples, of growing numbers of tasks.
+        example: The example whose risks are plotted.
+        examples: The paper's examples for increasing numbers of tasks.
         path: The PNG file.
     """
     from matplotlib import pyplot as plt

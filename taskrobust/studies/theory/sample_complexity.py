@@ -1,9 +1,9 @@
-r"""How many samples a downstream task needs, by the parameters that its training starts from.
+r"""The number of samples that a downstream task needs, given its initial parameters.
 
-Inputs are normal, :math:`x \sim N(0, I_d)`, and the tasks linear regressions without noise:
+Inputs are normal, :math:`x \sim N(0, I_d)`, and the tasks are linear regressions without noise,
 :math:`\ell_t(\theta) = \frac12 \langle x, \theta - \theta_t^* \rangle^2`, with risk
-:math:`\frac12 \|\theta - \theta_t^*\|^2`. A downstream task is a convex combination of them, so its optimum is the same
-combination of theirs. It is trained by gradient descent to convergence on n samples.
+:math:`\frac12 \|\theta - \theta_t^*\|^2`. A downstream task is a convex combination of them, so that its optimum is the
+same combination of their optima. It is trained on n samples by gradient descent until convergence.
 """
 
 import math
@@ -13,18 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskrobust.studies.theory.problems.exact import epigraph_solution
+from taskrobust.studies.theory.exact import epigraph_solution
 
 
 def outlier_tasks(num_tasks: int = 10, dimension: int = 40, spread: float = 1.1, outlier: float = 3.93) -> Tensor:
-    """Optima of T - 1 tasks that are alike and of one that is not. Shape [T, d], the outlier last.
+    """Create the optima of T - 1 similar tasks and an outlier.
 
     Args:
-        num_tasks: Number of tasks T, 3 at least.
-        dimension: Number of parameters d, T at least.
-        spread: Distance of each of the tasks that are alike from their center, the origin. They are all as far from one
-            another.
-        outlier: Distance of the outlier from that center, at a right angle to the differences of the others.
+        num_tasks: Number of tasks T, at least 3.
+        dimension: Number of parameters d, at least T.
+        spread: Distance of the similar tasks from their center, the origin. Their pairwise distances are equal.
+        outlier: Distance of the outlier from the origin, orthogonal to the differences of the similar tasks.
+
+    Returns:
+        Optima, shape [T, d], the outlier last.
 
     Raises:
         ValueError: If ``num_tasks`` is not from 3 to ``dimension``.
@@ -40,7 +42,7 @@ def outlier_tasks(num_tasks: int = 10, dimension: int = 40, spread: float = 1.1,
 
 
 def average_start(optima: Tensor) -> Tensor:
-    """Parameters of the smallest mean risk, equation 4: the mean of the optima.
+    """Compute the parameters with the smallest mean risk, equation 4: the mean of the optima.
 
     Args:
         optima: Optima of the tasks, shape [T, d].
@@ -49,7 +51,7 @@ def average_start(optima: Tensor) -> Tensor:
 
 
 def minimax_start(optima: Tensor) -> Tensor:
-    """Parameters of the smallest worst risk, equation 5: the center of the smallest ball around the optima.
+    """Compute the parameters with the smallest worst risk, equation 5: the center of the smallest enclosing ball.
 
     Args:
         optima: Optima of the tasks, shape [T, d].
@@ -58,37 +60,40 @@ def minimax_start(optima: Tensor) -> Tensor:
 
 
 def downstream_optima(optima: Tensor, number: int, seed: int, concentration: float = 0.25) -> Tensor:
-    """Optima of downstream tasks drawn from the convex combinations of upstream ones. Shape [number, d].
+    """Draw the optima of downstream tasks, which are convex combinations of upstream ones.
 
-    Weights are drawn from a symmetric Dirichlet distribution, on which the mean over downstream tasks depends.
+    Means over downstream tasks depend on the distribution of their weights, a symmetric Dirichlet distribution.
 
     Args:
         optima: Optima of the upstream tasks, shape [T, d].
         number: Number of downstream tasks.
-        seed: Seed of the draw.
-        concentration: Of the Dirichlet distribution. 1 draws uniformly from all combinations, which is close to the
-            average of many tasks; with 0.25, a task mostly combines two or three of ten.
+        seed: Seed of the draws.
+        concentration: Concentration of the Dirichlet distribution. With 1, all combinations are equally likely, and
+            most are close to the average of many tasks. With 0.25, a task mostly combines two or three of ten.
+
+    Returns:
+        Optima, shape [number, d].
     """
     combinations = np.random.default_rng(seed).dirichlet(np.full(len(optima), concentration), number)
     return torch.from_numpy(combinations) @ optima
 
 
 def samples_needed(risks: NDArray[np.float64], eps: float, delta: float, dimension: int) -> NDArray[np.int64]:
-    r"""Smallest number of samples after which the excess risk is small with high probability, exactly.
+    r"""Compute the exact smallest number of samples with which the excess risk is small with high probability.
 
-    Gradient descent ends at the solution of the samples' equations that is nearest to the first parameters. What it
-    leaves of the way is the projection onto the directions that no sample shows:
+    Gradient descent converges to the solution of the samples' equations that is nearest to the initial parameters. The
+    remaining error is the projection of the initial one onto the orthogonal complement of the samples:
 
     .. math:: f(\hat\theta) - f^* = f(\theta_0) \cdot \mathrm{Beta}\big(\tfrac{d - n}{2}, \tfrac n2\big)
 
     Args:
-        risks: Excess risks of the first parameters, any shape.
-        eps: Excess risk that is good enough.
-        delta: Probability that it is not reached, between 0 and 1.
+        risks: Excess risks of the initial parameters, any shape.
+        eps: Target excess risk.
+        delta: Probability of missing it, between 0 and 1.
         dimension: Number of parameters d.
 
     Returns:
-        The numbers, of the risks' shape, from 0 to d.
+        Numbers from 0 to d, in the shape of the risks.
 
     Raises:
         ValueError: If ``delta`` is not between 0 and 1.
@@ -105,19 +110,19 @@ def samples_needed(risks: NDArray[np.float64], eps: float, delta: float, dimensi
 
 
 def simulated_samples_needed(way: Tensor, eps: list[float], delta: float, trials: int, seed: int) -> list[int]:
-    """The same number by Monte Carlo: tasks are trained on ever more samples until enough trials succeed.
+    """Estimate the same number by Monte Carlo: the number of samples is increased until enough trials succeed.
 
-    The samples are made orthogonal one by one, which gives what gradient descent ends at for every number of them.
+    Orthogonalizing the samples one by one yields the limit of gradient descent for each number of them.
 
     Args:
-        way: Optimum minus first parameters, shape [d].
-        eps: Excess risks that are good enough.
-        delta: Probability that they are not reached.
+        way: Optimum minus initial parameters, shape [d].
+        eps: Target excess risks.
+        delta: Probability of missing them.
         trials: Number of data sets.
         seed: Seed of the samples.
 
     Returns:
-        The number of samples for each of ``eps``.
+        Number of samples for each of ``eps``.
     """
     d = len(way)
     samples = torch.randn(trials, d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -5,7 +5,6 @@ from sklearn.cross_decomposition import CCA
 from sklearn.linear_model import LinearRegression
 from torch import Tensor, nn
 
-from taskrobust.studies.pretext.capacity import capacity_lower_bound
 from taskrobust.studies.pretext.criteria import (
     conditional_uncorrelatedness,
     epsilon_ci,
@@ -15,7 +14,7 @@ from taskrobust.studies.pretext.criteria import (
 )
 from taskrobust.studies.pretext.generators import ClassImages, ClassMixture, GaussianData
 from taskrobust.studies.pretext.least_squares import fit_linear, linear_mse
-from taskrobust.studies.pretext.networks import linear_network, mlp_network
+from taskrobust.studies.pretext.networks import capacity_lower_bound, linear_network, mlp_network
 from taskrobust.studies.pretext.tasks import SplitHalf
 
 
@@ -28,7 +27,7 @@ def residuals(values: Tensor, labels: Tensor) -> Tensor:
     return values - torch.from_numpy(model.predict(labels.numpy()))
 
 
-def test_one_feature_has_the_partial_correlation() -> None:
+def test_statistic_of_one_feature_is_the_squared_partial_correlation() -> None:
     y = gaussian(200, 1)
     f, z = y + gaussian(200, 1, seed=1), 2 * y + gaussian(200, 1, seed=2)
     expected = pearsonr(residuals(f, y)[:, 0].numpy(), residuals(z, y)[:, 0].numpy())
@@ -47,7 +46,7 @@ def test_statistic_is_the_sum_of_squared_canonical_correlations_of_residuals() -
     assert conditional_uncorrelatedness(f, z, y).statistic == pytest.approx(expected, rel=1e-6)
 
 
-def test_classes_are_taken_out_by_their_means() -> None:
+def test_class_means_are_subtracted() -> None:
     classes = torch.arange(120) % 3
     f, z = gaussian(120, 2, seed=1), gaussian(120, 2, seed=2)
     result = conditional_uncorrelatedness(f, z, classes)
@@ -57,14 +56,14 @@ def test_classes_are_taken_out_by_their_means() -> None:
     )
 
 
-def test_units_do_not_matter() -> None:
+def test_statistic_is_independent_of_units() -> None:
     y, f, z = gaussian(100, 1), gaussian(100, 3, seed=1), gaussian(100, 2, seed=2)
     result = conditional_uncorrelatedness(f, z, y)
     other = conditional_uncorrelatedness(f @ gaussian(3, 3, seed=3), 1e4 * z + 7, y)
     assert other.statistic == pytest.approx(result.statistic, rel=1e-9)
 
 
-def test_features_that_labels_determine_are_uncorrelated_given_them() -> None:
+def test_features_determined_by_the_labels_are_uncorrelated_given_them() -> None:
     y, z = gaussian(100, 2), gaussian(100, 3, seed=1)
     result = conditional_uncorrelatedness(y @ gaussian(2, 2, seed=2), z, y)
     assert (result.statistic, result.p_value) == (0.0, 1.0)
@@ -84,19 +83,19 @@ def test_five_percent_of_independent_samples_are_rejected(labels: str) -> None:
     assert abs(debiased / repeats) < 0.01
 
 
-def test_too_few_samples_are_refused() -> None:
+def test_too_few_samples_raise() -> None:
     with pytest.raises(ValueError, match=r"more than 9 samples for 3 features, 4 pretext labels .* got 9"):
         conditional_uncorrelatedness(gaussian(9, 3), gaussian(9, 4, seed=1), gaussian(9, 1, seed=2))
 
 
-def test_labels_of_a_wrong_shape_are_refused() -> None:
+def test_labels_of_wrong_shape_raise() -> None:
     with pytest.raises(ValueError, match=r"numbers of shape \[n, d_y\] as labels, got shape \[20\]"):
         conditional_uncorrelatedness(gaussian(20, 1), gaussian(20, 1), gaussian(20))
     with pytest.raises(ValueError, match=r"classes of shape \[n\] as labels, got shape \[20, 1\]"):
         conditional_uncorrelatedness(gaussian(20, 1), gaussian(20, 1), torch.zeros(20, 1, dtype=torch.int64))
 
 
-def test_estimates_are_those_of_the_population() -> None:
+def test_estimates_agree_with_the_population() -> None:
     data = GaussianData(labels=2, nuisance=3, free=5, pretext=6)
     sample, population = data.sample(200_000, seed=0), data.moments()
     matrix = gaussian(4, 10, seed=1)
@@ -108,8 +107,8 @@ def test_estimates_are_those_of_the_population() -> None:
     assert linear_mse(features, sample.labels) == pytest.approx(population.processed(matrix).mse(), rel=0.02)
 
 
-def test_epsilon_ci_is_the_error_of_predicting_pretext_labels_through_the_label() -> None:
-    """Its definition: E‖E[z|x] - E[E[z|y]|x]‖²."""
+def test_epsilon_ci_agrees_with_its_definition() -> None:
+    """The definition is E‖E[z|x] - E[E[z|y]|x]‖²."""
     data = GaussianData(labels=1, nuisance=2, free=2, pretext=3)
     x, z, y = data.sample(400_000, seed=0)
     of_z = fit_linear(x, z)(x)
@@ -118,20 +117,20 @@ def test_epsilon_ci_is_the_error_of_predicting_pretext_labels_through_the_label(
     assert epsilon_ci(x, z, y) == pytest.approx(float(expected), rel=1e-2)
 
 
-def test_mse_does_not_depend_on_the_number_of_samples() -> None:
+def test_linear_mse_is_unbiased() -> None:
     data = GaussianData()
     estimates = [linear_mse(inputs, labels) for inputs, _, labels in (data.sample(60, seed=s) for s in range(100))]
     assert sum(estimates) / 100 == pytest.approx(data.bayes_mse, abs=0.05)
 
 
-def test_least_squares_are_those_of_scikit_learn() -> None:
+def test_fit_linear_agrees_with_scikit_learn() -> None:
     x, y = gaussian(80, 9), gaussian(80, 2, seed=1)
     expected = LinearRegression().fit(x.numpy(), y.numpy()).predict(x.numpy())
     torch.testing.assert_close(fit_linear(x, y)(x), torch.from_numpy(expected))
 
 
 @pytest.mark.parametrize("hidden", [5, 64])
-def test_float32_features_of_deficient_rank_have_the_error_of_those_they_come_from(hidden: int) -> None:
+def test_rank_deficient_float32_features_have_the_error_of_their_basis(hidden: int) -> None:
     x = gaussian(2000, 5).float()
     y = x[:, :2] + gaussian(2000, 2, seed=1).float()
     basis = x if hidden == 5 else torch.relu(x @ gaussian(5, hidden, seed=2).float())
@@ -141,7 +140,7 @@ def test_float32_features_of_deficient_rank_have_the_error_of_those_they_come_fr
     torch.testing.assert_close(fit_linear(features, y)(features), torch.from_numpy(expected).float(), atol=1e-4, rtol=0)
 
 
-def test_information_loss_is_zero_for_the_oracle_and_a_half_without_labels() -> None:
+def test_information_loss_is_zero_for_the_oracle_and_half_for_the_blind_processor() -> None:
     data = GaussianData()
     sample = data.sample(50_000, seed=0)
     assert information_loss(sample.inputs @ data.oracle(12).T, sample.labels, data.bayes_mse) == pytest.approx(
@@ -152,25 +151,25 @@ def test_information_loss_is_zero_for_the_oracle_and_a_half_without_labels() -> 
     )
 
 
-def test_more_features_than_samples_have_no_unbiased_error() -> None:
+def test_linear_mse_raises_for_more_features_than_samples() -> None:
     with pytest.raises(ValueError, match=r"more than 10 samples for features of rank 9, got 10"):
         linear_mse(gaussian(10, 20), gaussian(10, 1, seed=1))
 
 
 @pytest.mark.parametrize(("dependence", "independent"), [(0.0, True), (0.3, False)])
-def test_mixture_is_independent_given_the_class_only_without_dependence(dependence: float, independent: bool) -> None:
+def test_mixture_is_conditionally_independent_only_without_dependence(dependence: float, independent: bool) -> None:
     x, z, y = ClassMixture(dependence=dependence).sample(2000, seed=0)
     assert (conditional_uncorrelatedness(x, z, y).p_value > 0.05) == independent
 
 
-def test_mixture_with_full_dependence_repeats_the_inputs() -> None:
+def test_mixture_with_full_dependence_copies_the_inputs() -> None:
     x, z, _ = ClassMixture(inputs=4, pretext=6, dependence=1.0).sample(10, seed=0)
     torch.testing.assert_close(z[:, :4], x)
     assert (z[:, 4:] == 0).all()
 
 
 @pytest.mark.parametrize(("clouds", "independent"), [(0.0, True), (0.1, False)])
-def test_halves_of_images_are_independent_given_the_class_only_without_clouds(clouds: float, independent: bool) -> None:
+def test_halves_of_images_are_conditionally_independent_only_without_clouds(clouds: float, independent: bool) -> None:
     images, classes = ClassImages(classes=4, clouds=clouds).sample(2000, seed=0)
     shown, hidden = SplitHalf().pairs(images, classes.numpy(), epoch=0)
     features = torch.nn.functional.adaptive_avg_pool2d(shown[..., :8], 4).flatten(1)
@@ -178,14 +177,14 @@ def test_halves_of_images_are_independent_given_the_class_only_without_clouds(cl
     assert (result.p_value > 0.01) == independent
 
 
-def test_capacity_is_that_of_the_definition() -> None:
+def test_capacity_agrees_with_its_definition() -> None:
     assert capacity_lower_bound(linear_network(52, 12)) == 52
     assert capacity_lower_bound(mlp_network(10, [64, 32], 5)) == 8
     with pytest.raises(ValueError, match=r"layers \['Conv2d'\]"):
         capacity_lower_bound(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
 
 
-def test_a_linear_map_fits_as_many_samples_as_its_capacity() -> None:
+def test_linear_map_fits_as_many_samples_as_its_capacity() -> None:
     x, y = gaussian(20, 20), gaussian(20, 3, seed=1)
     weight = torch.linalg.lstsq(x, y).solution
     torch.testing.assert_close(x @ weight, y)

@@ -30,14 +30,14 @@ def network(tasks: list[PretextTask], weighting: str = "softmax_minimax", epochs
     )
 
 
-def test_turned_images_are_turned_as_their_label_says(images: tuple[Tensor, Tensor]) -> None:
+def test_rotated_images_agree_with_their_labels(images: tuple[Tensor, Tensor]) -> None:
     turned, turns = Rotation().pairs(images[0], np.arange(400), epoch=0)
     for image, result, turn in zip(images[0], turned, turns.argmax(1).tolist(), strict=True):
         assert torch.equal(result, torch.rot90(image, turn, dims=(1, 2)))
     assert (turns.sum(0) > 70).all()
 
 
-def test_turns_depend_on_image_and_epoch_alone(images: tuple[Tensor, Tensor]) -> None:
+def test_rotations_depend_only_on_image_and_epoch(images: tuple[Tensor, Tensor]) -> None:
     index = np.arange(400)
     _, turns = Rotation().pairs(images[0], index, epoch=3)
     _, of_some = Rotation().pairs(images[0][50:60], index[50:60], epoch=3)
@@ -63,7 +63,7 @@ def test_right_half_is_hidden(images: tuple[Tensor, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("task", tasks(), ids=lambda task: task.name)
-def test_every_task_has_labels_of_its_width_and_a_loss_that_is_least_at_them(task: PretextTask) -> None:
+def test_each_task_has_labels_of_its_width_and_minimal_loss_at_them(task: PretextTask) -> None:
     images = torch.rand(10, 3, 32, 32)
     inputs, pretext = task.pairs(images, np.arange(10), epoch=0)
     assert (inputs.shape, pretext.shape) == (images.shape, (10, task.width))
@@ -72,20 +72,20 @@ def test_every_task_has_labels_of_its_width_and_a_loss_that_is_least_at_them(tas
     assert (task.losses(torch.zeros_like(pretext), pretext) > 0).all()
 
 
-def test_training_lowers_the_risk_of_every_task(images: tuple[Tensor, Tensor]) -> None:
+def test_training_decreases_the_risk_of_each_task(images: tuple[Tensor, Tensor]) -> None:
     before, after = (network(tasks(), epochs=epochs).fit(images[0][:200]).criterion.risks for epochs in (1, 5))
     assert all(after[task] < before[task] for task in before)
 
 
 @pytest.mark.parametrize("weighting", sorted(set(strategies()) - {"Fixed"}))
-def test_every_strategy_weighs_the_pretext_tasks(weighting: str, images: tuple[Tensor, Tensor]) -> None:
+def test_each_strategy_weights_the_pretext_tasks(weighting: str, images: tuple[Tensor, Tensor]) -> None:
     fitted = network(tasks(), weighting, epochs=1).fit(images[0][:100])
     assert set(fitted.criterion.weights) == {"rotation", "colorization", "split_half"}
     assert fitted.transform(images[0][:7]).shape == (7, CONVOLUTIONAL_FEATURES)
     assert fitted.predict(images[0][:7]).shape == (7, 4 + 32 + 24)
 
 
-def test_units_of_the_losses_do_not_change_the_weights(images: tuple[Tensor, Tensor]) -> None:
+def test_weights_are_independent_of_the_units_of_the_losses(images: tuple[Tensor, Tensor]) -> None:
     class InUnit(Colorization):
         def losses(self, predictions: Tensor, pretext: Tensor) -> Tensor:
             return 1000 * super().losses(predictions, pretext)
@@ -100,12 +100,12 @@ def test_units_of_the_losses_do_not_change_the_weights(images: tuple[Tensor, Ten
         assert weights[1][task].item() == pytest.approx(weights[0][task].item(), rel=1e-3)
 
 
-def test_a_new_network_asks_for_fit(images: tuple[Tensor, Tensor]) -> None:
+def test_unfitted_network_raises(images: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(NotFittedError, match="call fit first"):
         network(tasks()).transform(images[0])
 
 
-def test_pipeline_with_a_processor_goes_through_it(images: tuple[Tensor, Tensor]) -> None:
+def test_pipeline_applies_the_processor(images: tuple[Tensor, Tensor]) -> None:
     processor = Processor(
         nn.Sequential(convolutional_network(), *mlp_network(CONVOLUTIONAL_FEATURES, [], 8, dtype=torch.float32)),
         steps=10,
@@ -120,17 +120,17 @@ def test_pipeline_with_a_processor_goes_through_it(images: tuple[Tensor, Tensor]
     assert (pipeline.predict(images[0]) == images[1]).float().mean().item() == pytest.approx(pipeline.score(*images))
 
 
-def test_extra_samples_go_with_a_processor(images: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(ValueError, match="extra samples with a processor, and none without"):
+def test_extra_samples_without_a_processor_raise(images: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(ValueError, match="extra samples if and only if there is a processor"):
         PretextPipeline(network([Rotation()])).fit(images[0], images, images)
 
 
-def test_fewer_images_than_a_batch_are_refused(images: tuple[Tensor, Tensor]) -> None:
+def test_fewer_images_than_a_batch_raise(images: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(ValueError, match="at least one batch of 50 images, got 30"):
         network([Rotation()]).fit(images[0][:30])
 
 
-def test_probe_scores_accuracy_and_r2() -> None:
+def test_probe_scores_are_accuracy_and_r2() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(100, 5, generator=generator)
     classes = (features[:, 0] > 0).long()

@@ -9,8 +9,8 @@ from torch import Tensor
 from taskrobust.studies.pretext import processor as processor_module
 from taskrobust.studies.pretext.criteria import population_uncorrelatedness
 from taskrobust.studies.pretext.generators import GaussianData
+from taskrobust.studies.pretext.least_squares import Moments
 from taskrobust.studies.pretext.losses import processor_loss
-from taskrobust.studies.pretext.moments import Moments
 from taskrobust.studies.pretext.networks import linear_network, mlp_network
 from taskrobust.studies.pretext.processor import Pairs, Processor, optimal_linear_processor
 from taskrobust.studies.pretext.synthetic import CURVES, PRETEXT_SAMPLES, Setting, measure, train_linear
@@ -28,7 +28,7 @@ def population_mse(setting: Setting, seeds: int = 1) -> float:
 
 
 @pytest.mark.parametrize("penalty", [0.1, 0.3, 0.9])
-def test_optimal_processor_meets_both_conditions(penalty: float) -> None:
+def test_optimal_processor_satisfies_both_conditions(penalty: float) -> None:
     """Theorem 1."""
     data = GaussianData()
     matrix = optimal_linear_processor(data.moments(), 12, penalty)
@@ -45,7 +45,7 @@ def test_optimal_processor_loses_y_beyond_the_critical_penalty() -> None:
     assert errors == pytest.approx([0.5, 1.0])
 
 
-def test_training_on_the_whole_population_finds_the_optimal_processor() -> None:
+def test_training_on_the_population_finds_the_optimal_processor() -> None:
     data = GaussianData(nuisance=4, free=10, pretext=8)
     many = data.sample(20_000, seed=0)
     processor = Processor(linear_network(16, 4), steps=300).fit((many.inputs, many.labels), data.moments())
@@ -54,7 +54,7 @@ def test_training_on_the_whole_population_finds_the_optimal_processor() -> None:
     assert processor.score(many.inputs, many.labels) == pytest.approx(0.5, abs=0.02)
 
 
-def test_moments_of_a_sample_are_those_of_the_population() -> None:
+def test_moments_of_a_sample_agree_with_the_population() -> None:
     data = GaussianData(nuisance=3, free=4, pretext=6)
     x, z, y = data.sample(200_000, seed=0)
     sample, population = Moments.of(x, y, z), data.moments()
@@ -62,20 +62,20 @@ def test_moments_of_a_sample_are_those_of_the_population() -> None:
         torch.testing.assert_close(getattr(sample, name), getattr(population, name), atol=0.05, rtol=0)
 
 
-def test_features_are_white() -> None:
+def test_features_are_whitened() -> None:
     x, z, y = GaussianData(nuisance=2, free=4, pretext=4).sample(500, seed=0)
     processor = Processor(mlp_network(8, [16], 3), steps=5, lr=0.01).fit((x[:100], y[:100]), (x, z))
     torch.testing.assert_close(torch.cov(processor.transform(x).T, correction=0), torch.eye(3, dtype=torch.float64))
 
 
-def test_batches_and_several_pretext_tasks_train() -> None:
+def test_processor_trains_on_batches_of_several_pretext_tasks() -> None:
     x, z, y = GaussianData(nuisance=2, free=4, pretext=4).sample(500, seed=0)
     processor = Processor(mlp_network(8, [16], 3), steps=100, lr=0.01, batch_size=100)
     processor.fit((x, y), [(x, z[:, :2]), (x, z[:, 2:])])
     assert processor.score(x, y) > 0.3
 
 
-def test_each_step_has_all_extra_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_uses_all_extra_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise n0 would be the batch size."""
     x, z, y = GaussianData(nuisance=2, free=4, pretext=4).sample(200, seed=0)
     sizes = []
@@ -90,7 +90,7 @@ def test_each_step_has_all_extra_samples(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sizes == [(200, 50), (200, 50)]
 
 
-def test_same_seed_gives_the_same_processor() -> None:
+def test_same_seed_yields_the_same_processor() -> None:
     x, z, y = GaussianData(nuisance=2, free=4, pretext=4).sample(200, seed=0)
     first, second = (
         Processor(mlp_network(8, [16], 3), steps=5, batch_size=50).fit((x, y), (x, z)).transform(x) for _ in range(2)
@@ -98,30 +98,30 @@ def test_same_seed_gives_the_same_processor() -> None:
     assert torch.equal(first, second)
 
 
-def test_covariances_need_a_linear_network() -> None:
+def test_covariances_require_a_linear_network() -> None:
     data = GaussianData()
     x, _, y = data.sample(50, seed=0)
     with pytest.raises(ValueError, match=r"one nn.Linear without bias .* got Sequential"):
         Processor(mlp_network(52, [8], 4)).fit((x, y), data.moments())
 
 
-def test_covariances_have_no_batches() -> None:
+def test_covariances_with_a_batch_size_raise() -> None:
     data = GaussianData()
     x, _, y = data.sample(50, seed=0)
-    with pytest.raises(ValueError, match=r"batch_size=None with the covariances of a population, .* got 10"):
+    with pytest.raises(ValueError, match=r"batch_size=None for the covariances of a population, .* got 10"):
         Processor(linear_network(52, 12), batch_size=10).fit((x, y), data.moments())
 
 
-def test_inputs_of_another_type_are_refused() -> None:
+def test_inputs_of_another_dtype_raise() -> None:
     x, z, y = GaussianData().sample(50, seed=0)
     processor = Processor(mlp_network(52, [8], 4), steps=1)
-    with pytest.raises(ValueError, match=r"type of the network, torch.float64, got torch.float32"):
+    with pytest.raises(ValueError, match=r"dtype of the network, torch.float64, got torch.float32"):
         processor.fit((x, y), (x.float(), z))
-    with pytest.raises(ValueError, match=r"type of the network, torch.float64, got torch.float32"):
+    with pytest.raises(ValueError, match=r"dtype of the network, torch.float64, got torch.float32"):
         processor.fit((x, y), (x, z)).transform(x.float())
 
 
-def test_a_new_processor_asks_for_fit() -> None:
+def test_unfitted_processor_raises() -> None:
     processor = Processor(linear_network(52, 4))
     with pytest.raises(NotFittedError, match="call fit first"):
         processor.transform(torch.zeros(1, 52, dtype=torch.float64))
@@ -129,13 +129,13 @@ def test_a_new_processor_asks_for_fit() -> None:
         processor.matrix()
 
 
-def test_covariance_of_too_few_samples_is_refused() -> None:
+def test_covariance_of_too_few_samples_raises() -> None:
     x, z, y = GaussianData().sample(30, seed=1)
     with pytest.raises(ValueError, match=r"of full rank, 52, got 29"):
         optimal_linear_processor(Moments.of(x, y, z), 4, penalty=0.3)
 
 
-def test_baseline_of_a_network_has_the_same_pretext_samples() -> None:
+def test_baseline_of_a_network_uses_the_same_pretext_samples() -> None:
     setting = Setting(hidden=8)
     data = setting.data()
     held_out, sample = data.sample(20_000, seed=9000), data.sample(PRETEXT_SAMPLES, seed=2000)
@@ -151,12 +151,12 @@ def test_baseline_of_a_network_has_the_same_pretext_samples() -> None:
     assert measure(setting, seeds=1).plain == pytest.approx(median(errors), rel=1e-6)
 
 
-def test_pretext_labels_with_too_few_dimensions_are_refused() -> None:
+def test_too_few_pretext_dimensions_raise() -> None:
     with pytest.raises(ValueError, match=r"labels \+ nuisance = 12 pretext dimensions, got 11"):
         GaussianData(pretext=11)
 
 
-def test_few_extra_samples_lose_y_and_many_keep_it() -> None:
+def test_few_extra_samples_lose_y_and_many_preserve_it() -> None:
     assert population_mse(Setting(extra=20)) >= 0.95
     assert population_mse(Setting(extra=2000)) <= 0.56
 
@@ -180,7 +180,7 @@ def test_a_wide_network_loses_y() -> None:
 
 
 @pytest.mark.slow
-def test_curves_are_monotonous_and_pooling_the_labels_is_better() -> None:
+def test_errors_decrease_with_n0_and_pooling_the_labels_is_better() -> None:
     errors = [measure(setting) for value, setting in CURVES["n0"].items() if value in (20, 60, 120, 500, 2000)]
     processed = [error.processed for error in errors]
     assert processed == sorted(processed, reverse=True)

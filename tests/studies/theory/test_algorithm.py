@@ -13,6 +13,7 @@ from taskrobust.studies.theory import (
     take,
     weighted_gradient_descent,
 )
+from taskrobust.studies.theory.exact import multipliers
 from taskrobust.studies.theory.problems import (
     ChebyshevRegression,
     EnclosingBall,
@@ -22,7 +23,6 @@ from taskrobust.studies.theory.problems import (
     Quadratics,
     example_problems,
 )
-from taskrobust.studies.theory.problems.exact import multipliers
 from taskrobust.weighting import Linear, Uniform
 from taskrobust.weighting.schedules import Entropic, Schedule, Sharp, Theorem31
 
@@ -38,7 +38,7 @@ def make_schedule(name: str, problem: MinimaxProblem) -> Schedule:
 
 
 def gap_over_bound(problem: MinimaxProblem, alpha: float | Schedule, steps: int) -> float:
-    """Never below zero: no parameters are better than the optimum."""
+    """Gap divided by the bound, which is never negative."""
     size = step_size(problem.radius, problem.lipschitz, steps)
     found = take(softmax_weighted_gradient_descent(problem.risks, problem.start, alpha, size), steps)
     gap = problem.gap(found.average)
@@ -47,7 +47,7 @@ def gap_over_bound(problem: MinimaxProblem, alpha: float | Schedule, steps: int)
 
 
 def random_problem(seed: int) -> MinimaxProblem:
-    """A problem of a random family and size."""
+    """Create a problem of a random family and size."""
     draw = np.random.default_rng(seed)
     dimension = int(draw.integers(2, 13))
     tasks = int(draw.integers(2, 21))
@@ -67,7 +67,7 @@ def random_problem(seed: int) -> MinimaxProblem:
 
 
 def is_worth_a_descent(problem: MinimaxProblem) -> bool:
-    """Its optimum is proven, and the start is not that optimum."""
+    """Verify the optimum, and check that the start is not optimal."""
     weights, risks = multipliers(problem.risks, problem.solution), problem.risks(problem.solution)
     slope = torch.linalg.vector_norm(weights @ jacrev(problem.risks)(problem.solution)).item()
     assert slope <= 1e-9 * problem.lipschitz
@@ -83,7 +83,7 @@ def test_theorem_31_holds(problem: MinimaxProblem, schedule: str) -> None:
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-def test_standing_still_does_not_pass_for_theorem_31(problem: MinimaxProblem) -> None:
+def test_initial_gap_exceeds_the_bound_of_theorem_31(problem: MinimaxProblem) -> None:
     assert problem.gap(problem.start) > 0.55 * convergence_bound(problem.radius, problem.lipschitz, 400)
 
 
@@ -95,7 +95,7 @@ def test_theorem_31_holds_for_many_steps(problem: MinimaxProblem, schedule: str)
         assert gap_over_bound(problem, make_schedule(schedule, problem), steps) <= 0.55
 
 
-@pytest.mark.parametrize("seed", [seed for seed in range(31) if seed != 14])  # 14 starts at its optimum
+@pytest.mark.parametrize("seed", [seed for seed in range(31) if seed != 14])  # 14 starts at the optimum
 def test_theorem_31_holds_on_random_problems(seed: int) -> None:
     problem = random_problem(seed)
     assert is_worth_a_descent(problem)
@@ -121,7 +121,7 @@ def test_alpha_of_one_violates_the_bound(steps: int) -> None:
 
 
 @pytest.mark.parametrize("alpha", [30.0, 100.0])
-def test_any_alpha_keeps_its_own_bound(alpha: float) -> None:
+def test_constant_alpha_satisfies_its_bound(alpha: float) -> None:
     for problem in PROBLEMS.values():
         constants = problem.radius, problem.lipschitz, 400
         limit = constant_alpha_bound(*constants, problem.num_tasks, alpha)
@@ -130,15 +130,15 @@ def test_any_alpha_keeps_its_own_bound(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-def test_iterates_stay_within_twice_the_first_distance(problem: MinimaxProblem) -> None:
+def test_iterates_stay_within_twice_the_initial_distance(problem: MinimaxProblem) -> None:
     size = step_size(problem.radius, problem.lipschitz, 100)
     schedule = make_schedule("sharp", problem)
     for theta in islice(softmax_weighted_gradient_descent(problem.risks, problem.start, schedule, size), 100):
         assert (theta - problem.solution).norm().item() <= 2 * problem.radius
 
 
-def test_a_step_is_the_weighted_gradient_s() -> None:
-    """Two steps with alpha 0 and then 2, from derivatives by hand."""
+def test_steps_follow_the_weighted_gradient() -> None:
+    """Two steps with alpha 0 and then 2, from manual derivatives."""
     points, start = np.array([0.0, 3.0]), 1.0
 
     def weighted_gradient(theta: float, alpha: float) -> float:
@@ -160,7 +160,7 @@ def test_a_step_is_the_weighted_gradient_s() -> None:
     assert [theta.item() for theta in found] == pytest.approx([start, first, second], rel=1e-12)
 
 
-def test_any_strategy_descends() -> None:
+def test_descent_accepts_any_strategy() -> None:
     problem = Quadratics()
     found = take(weighted_gradient_descent(problem.risks, problem.start, Uniform(), 0.1), 2000)
     hessian = problem.hessians.mean(0)
@@ -169,7 +169,7 @@ def test_any_strategy_descends() -> None:
     torch.testing.assert_close(found.last, torch.linalg.solve(hessian, pull), rtol=1e-6, atol=1e-6)
 
 
-def test_average_and_last_are_of_the_first_iterates() -> None:
+def test_take_averages_the_first_iterates() -> None:
     iterates = (torch.tensor([float(k)]) for k in range(100))
     found = take(iterates, 5)
     assert (found.average.item(), found.last.item()) == (2.0, 4.0)

@@ -29,7 +29,7 @@ def problem(request: pytest.FixtureRequest) -> MinimaxProblem:
     return request.param  # type: ignore[no-any-return]
 
 
-def test_subgradient_descent_keeps_its_bound(problem: MinimaxProblem) -> None:
+def test_subgradient_descent_satisfies_its_bound(problem: MinimaxProblem) -> None:
     size = step_size(problem.radius, problem.lipschitz, K)
     found = take(subgradient_descent(problem.risks, problem.start, size), K)
     assert problem.gap(found.average) <= problem.radius * problem.lipschitz / math.sqrt(K)
@@ -43,7 +43,7 @@ def group_dro(problem: MinimaxProblem) -> Iterates:
 
 
 @pytest.mark.parametrize("name", ["Chebyshev d=2", "ball d=2", "ball d=10"])
-def test_exponentiated_gradient_keeps_its_bound(name: str) -> None:
+def test_exponentiated_gradient_satisfies_its_bound(name: str) -> None:
     problem = PROBLEMS[name]
     regrets = problem.radius * problem.lipschitz + problem.bound * math.sqrt(2 * math.log(problem.num_tasks))
     assert problem.gap(group_dro(problem).average) <= regrets / math.sqrt(K) < problem.gap(problem.start)
@@ -57,7 +57,7 @@ def test_exponentiated_gradient_beats_uniform_weights() -> None:
 
 
 def test_steps_of_exponentiated_gradient_multiply_the_weights() -> None:
-    """Two steps from derivatives by hand: the weights keep what earlier risks made of them."""
+    """Two steps from manual derivatives: the weights accumulate over steps."""
     points, theta, weights = np.array([0.0, 3.0]), 1.0, np.array([0.5, 0.5])
     expected = [theta]
     for _ in range(2):
@@ -71,7 +71,7 @@ def test_steps_of_exponentiated_gradient_multiply_the_weights() -> None:
     assert [theta.item() for theta in found] == pytest.approx(expected, rel=1e-12)
 
 
-def test_mirror_prox_keeps_its_bound(problem: MinimaxProblem) -> None:
+def test_mirror_prox_satisfies_its_bound(problem: MinimaxProblem) -> None:
     entropy = math.log(problem.num_tasks)
     found = take(mirror_prox(problem.risks, problem.start, problem.radius, problem.lipschitz, problem.smoothness), K)
     operator = problem.radius**2 * problem.smoothness + problem.radius * problem.lipschitz * math.sqrt(entropy)
@@ -79,7 +79,7 @@ def test_mirror_prox_keeps_its_bound(problem: MinimaxProblem) -> None:
 
 
 @pytest.mark.parametrize("name", ["planted d=10", "planted d=100", "logistic d=10", "quadratics d=10"])
-def test_accelerated_log_sum_exp_keeps_its_bound(name: str) -> None:
+def test_accelerated_log_sum_exp_satisfies_its_bound(name: str) -> None:
     problem = PROBLEMS[name]
     entropy = math.log(problem.num_tasks)
     alpha = K * math.sqrt(entropy / 2) / (problem.radius * problem.lipschitz)
@@ -95,12 +95,12 @@ def test_solve_minimax_finds_the_optimum(problem: MinimaxProblem) -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e6])
-def test_solve_minimax_does_not_depend_on_the_unit_of_the_risks(problem: MinimaxProblem, unit: float) -> None:
+def test_solve_minimax_is_independent_of_the_unit_of_the_risks(problem: MinimaxProblem, unit: float) -> None:
     found = solve_minimax(lambda theta: unit * problem.risks(theta), problem.start)
     assert problem.gap(found) <= 1e-5 * problem.risks(problem.start).max().item()
 
 
-def test_solve_minimax_plays_a_matrix_game_as_linear_programming_does() -> None:
+def test_solve_minimax_agrees_with_linear_programming_on_a_matrix_game() -> None:
     """Rows are tasks; mixed strategies of the columns are a softmax of the parameters."""
     payoff = np.random.default_rng(0).standard_normal((4, 3))
     program = linprog(
@@ -118,7 +118,7 @@ def test_solve_minimax_plays_a_matrix_game_as_linear_programming_does() -> None:
     assert (matrix @ theta.softmax(0)).max().item() == pytest.approx(program.fun, abs=2e-4)
 
 
-def test_solve_minimax_keeps_the_dtype() -> None:
+def test_solve_minimax_preserves_the_dtype() -> None:
     problem = Quadratics()
     theta = solve_minimax(
         lambda theta: problem.risks(theta.double()).float(), problem.start.float(), alphas=(1, 10, 100)

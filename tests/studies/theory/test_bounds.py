@@ -20,7 +20,7 @@ from taskrobust.weighting.schedules import Entropic, Sharp, Theorem31
 @pytest.mark.parametrize("tasks", [2, 3, 10, 1000])
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 7.0])
 def test_softmax_gap_is_the_largest_gap(tasks: int, alpha: float) -> None:
-    """For one task above all others, which is the worst case, by a search over how far they are below it."""
+    """Search over the distance of equal risks below a single worst one, which is the worst case."""
 
     def gap(distance: float) -> float:
         others = (tasks - 1) * math.exp(-alpha * distance)
@@ -36,7 +36,7 @@ def test_softmax_gap_of_ten_tasks() -> None:
     assert softmax_gap(10, 1.0) == pytest.approx(1.1010, abs=1e-4)
 
 
-def test_no_random_risks_have_a_larger_gap() -> None:
+def test_random_risks_do_not_exceed_the_softmax_gap() -> None:
     risks = 5 * np.random.default_rng(0).standard_normal((20000, 6))
     weights = np.exp(2.0 * risks) / np.exp(2.0 * risks).sum(1, keepdims=True)
 
@@ -46,7 +46,7 @@ def test_no_random_risks_have_a_larger_gap() -> None:
 @pytest.mark.parametrize("radius", [0.5, 3.0])
 @pytest.mark.parametrize("lipschitz", [0.2, 4.0])
 @pytest.mark.parametrize("tasks", [2, 10, 500])
-def test_schedules_leave_the_gap_that_the_proof_allows(radius: float, lipschitz: float, tasks: int) -> None:
+def test_schedules_attain_the_gap_of_the_proof(radius: float, lipschitz: float, tasks: int) -> None:
     steps = torch.arange(0, 10_000, 37)
     allowed = (radius * lipschitz / (2 * (steps + 1.0).sqrt())).double().numpy()
 
@@ -57,13 +57,13 @@ def test_schedules_leave_the_gap_that_the_proof_allows(radius: float, lipschitz:
     assert (sharp < entropic).all()
 
 
-def test_entropic_schedule_is_below_the_paper_s_where_risks_are_large() -> None:
+def test_entropic_schedule_is_below_theorem_31_for_large_risks() -> None:
     steps = torch.arange(100)
     assert (Entropic(10, 1.0, 1.0)(steps) < Theorem31(10, 1.0, 1.0, bound=2.0)(steps)).all()
 
 
 @pytest.mark.parametrize("schedule", [Entropic, Sharp])
-def test_constants_that_are_not_positive_are_named(schedule: type[Entropic]) -> None:
+def test_nonpositive_constants_raise(schedule: type[Entropic]) -> None:
     with pytest.raises(
         ValueError, match=r"^Expected positive constants, got num_tasks=3, radius=0\.0, lipschitz=1\.0\.$"
     ):
@@ -76,19 +76,19 @@ def test_bound_and_step_size_of_theorem_31() -> None:
     assert constant_alpha_bound(3.0, 2.0, 100, num_tasks=10, alpha=2.0) == pytest.approx(0.6 + 1.1010 / 2, abs=1e-4)
 
 
-def test_alpha_that_is_not_positive_is_named() -> None:
+def test_nonpositive_alpha_raises() -> None:
     with pytest.raises(ValueError, match=r"^Expected a positive alpha, got 0\.$"):
         softmax_gap(10, 0)
 
 
 @pytest.mark.parametrize(("eps", "delta"), [(0.0, 0.1), (0.1, 2.0), (0.1, 0.0)])
-def test_excess_risk_and_probability_out_of_range_are_named(eps: float, delta: float) -> None:
+def test_excess_risk_or_probability_out_of_range_raises(eps: float, delta: float) -> None:
     message = rf"^Expected a positive eps and a delta between 0 and 1, got eps={eps}, delta={delta}\.$"
     with pytest.raises(ValueError, match=message):
         sample_complexity_bound(0.5, 10, 1, 1, 1, eps=eps, delta=delta)
 
 
-def test_theorem_54_is_formula_13() -> None:
+def test_theorem_54_agrees_with_equation_13() -> None:
     constants = {"worst_risk": 0.5, "dimension": 10, "bound": 1, "lipschitz": 1, "strong_convexity": 1}
 
     assert sample_complexity_bound(**constants, eps=0.1, delta=0.1) == pytest.approx(43047.82, abs=0.005)
@@ -96,8 +96,8 @@ def test_theorem_54_is_formula_13() -> None:
     assert outside - 43047.82 == pytest.approx(8000 * math.log(321 / 161), abs=0.01)
 
 
-def test_descent_from_anywhere_stays_in_the_ball_of_proposition_53() -> None:
-    """On a bowl of curvatures 0.5 to 4 above a floor of 2, with the largest step size that is allowed."""
+def test_descent_stays_in_the_ball_of_proposition_53() -> None:
+    """Quadratic risk with curvatures 0.5 to 4 and minimum 2, with the largest allowed step size."""
     curvatures = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
     for start in torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64):
         theta = start.clone()
@@ -107,7 +107,7 @@ def test_descent_from_anywhere_stays_in_the_ball_of_proposition_53() -> None:
             theta = theta - 0.25 * curvatures * theta
 
 
-def test_no_mixture_of_tasks_is_worse_than_the_worst_of_them() -> None:
+def test_mixtures_of_tasks_are_not_worse_than_the_worst_task() -> None:
     risks = [0.3, 2.0, 1.0]
     mixtures = np.random.default_rng(0).dirichlet(np.ones(3), 1000)
 

@@ -1,4 +1,4 @@
-"""The optima of the problems are proven: by weights of the tasks whose mean no parameters can bring below them."""
+"""The optima of the problems are verified by weights of the tasks whose mixture is stationary there."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
+from taskrobust.studies.theory import exact
+from taskrobust.studies.theory.exact import epigraph_solution, multipliers
 from taskrobust.studies.theory.problems import (
     ChebyshevRegression,
     EnclosingBall,
@@ -15,10 +17,8 @@ from taskrobust.studies.theory.problems import (
     MinimaxProblem,
     PlantedMinimax,
     Quadratics,
-    exact,
     example_problems,
 )
-from taskrobust.studies.theory.problems.exact import epigraph_solution, multipliers
 
 PROBLEMS = example_problems()
 FAMILIES: list[Callable[[int], MinimaxProblem]] = [
@@ -47,15 +47,15 @@ def test_a_mixture_of_the_worst_tasks_is_stationary_at_the_optimum(
 @pytest.mark.parametrize(
     ("tasks", "dimension", "seed"), [(15, 10, 47), (14, 9, 128), (18, 7, 206), (19, 8, 110), (13, 12, 7), (1, 10, 0)]
 )
-def test_newton_s_method_does_not_leave_the_optimum(tasks: int, dimension: int, seed: int) -> None:
-    """On groups so small that tasks just below the worst risk seem to share it."""
+def test_newtons_method_stays_at_the_optimum(tasks: int, dimension: int, seed: int) -> None:
+    """The groups are so small that tasks just below the worst risk seem to share it."""
     problem = GroupLogistic(tasks, dimension, samples=20, seed=seed)
     weights = multipliers(problem.risks, problem.solution)
     assert torch.linalg.vector_norm(weights @ jacrev(problem.risks)(problem.solution)).item() < 1e-12
     assert (weights @ problem.risks(problem.solution)).item() == pytest.approx(problem.value, rel=1e-12)
 
 
-def test_what_is_not_proven_optimal_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unverified_solutions_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     points = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     monkeypatch.setattr(exact, "_sequential_quadratic_programming", lambda risks, start: start)
     monkeypatch.setattr(exact, "_newton_step", lambda risks, theta: theta + 1)
@@ -64,13 +64,13 @@ def test_what_is_not_proven_optimal_is_not_returned(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("active", [1, 4])
-def test_too_few_or_too_many_active_tasks_are_named(active: int) -> None:
+def test_too_few_or_too_many_active_tasks_raise(active: int) -> None:
     with pytest.raises(ValueError, match=rf"^Expected from 2 to 3 active tasks, got {active}\.$"):
         PlantedMinimax(num_tasks=3, active=active)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-def test_no_parameters_nearby_are_better_than_the_optimum(problem: MinimaxProblem) -> None:
+def test_nearby_parameters_are_not_better_than_the_optimum(problem: MinimaxProblem) -> None:
     generator = torch.Generator().manual_seed(0)
     for length in (1e-6, 1e-3, 0.1, 1):
         for direction in torch.randn(20, len(problem.start), generator=generator, dtype=torch.float64):
@@ -78,7 +78,7 @@ def test_no_parameters_nearby_are_better_than_the_optimum(problem: MinimaxProble
 
 
 def points_of_the_ball(problem: MinimaxProblem, number: int) -> Tensor:
-    """Random points at most twice the radius away from the optimum, half of them on the rim."""
+    """Draw points within twice the radius around the optimum, half of them on the boundary."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(number, len(problem.start), generator=generator, dtype=torch.float64)
     directions /= directions.norm(dim=1, keepdim=True)
@@ -88,7 +88,7 @@ def points_of_the_ball(problem: MinimaxProblem, number: int) -> Tensor:
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-def test_constants_hold_on_the_ball(problem: MinimaxProblem) -> None:
+def test_constants_are_valid_on_the_ball(problem: MinimaxProblem) -> None:
     for theta in points_of_the_ball(problem, 50):
         risks, gradients = problem.risks(theta), jacrev(problem.risks)(theta)
         assert risks.min() >= 0
@@ -97,22 +97,22 @@ def test_constants_hold_on_the_ball(problem: MinimaxProblem) -> None:
 
 
 @pytest.mark.parametrize("problem", [PlantedMinimax(), GroupLogistic(), Quadratics()], ids=lambda p: type(p).__name__)
-def test_gradients_change_no_faster_than_the_smoothness(problem: MinimaxProblem) -> None:
+def test_gradients_satisfy_the_smoothness(problem: MinimaxProblem) -> None:
     points = points_of_the_ball(problem, 20)
     for one, other in zip(points[::2], points[1::2], strict=True):
         change = (jacrev(problem.risks)(one) - jacrev(problem.risks)(other)).norm(dim=1).max()
         assert change <= problem.smoothness * (one - other).norm() * (1 + 1e-9)
 
 
-def test_planted_start_is_as_far_away_as_asked() -> None:
+def test_planted_start_has_the_given_distance() -> None:
     assert PlantedMinimax(distance=2.5).radius == pytest.approx(2.5)
 
 
-def test_smallest_ball_around_a_triangle_touches_two_of_its_corners_or_three() -> None:
+def test_smallest_ball_around_a_triangle_touches_two_or_three_corners() -> None:
     problem = EnclosingBall(num_tasks=3, dimension=2)
     center = problem.solution.numpy()
     distances = np.linalg.norm(problem.points.numpy() - center, axis=1)
     longest = max(np.linalg.norm(a - b) for a in problem.points.numpy() for b in problem.points.numpy())
 
-    assert distances.max() >= longest / 2 - 1e-12  # a ball that holds both ends of the longest side
+    assert distances.max() >= longest / 2 - 1e-12  # the ball contains both ends of the longest side
     assert (np.isclose(distances, distances.max(), rtol=1e-12).sum()) >= 2

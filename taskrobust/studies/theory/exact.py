@@ -10,16 +10,16 @@ TOLERANCE = 1e-9
 
 
 def epigraph_solution(risks: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    r"""Solve a small smooth convex problem to machine precision.
+    r"""Solve a small smooth convex minimax problem to machine precision.
 
     .. math:: \min_{\theta, v} v \quad \text{such that} \quad f_t(\theta) \le v \text{ for all } t
 
-    Sequential quadratic programming finds the tasks that share the worst risk, Newton's method on their optimality
-    conditions the remaining digits. What is returned is checked: a mixture of the worst tasks is stationary there.
+    Sequential quadratic programming finds the tasks that share the worst risk. Newton's method on their optimality
+    conditions refines the solution, which is verified: a mixture of the worst tasks is stationary there.
 
     Args:
-        risks: Risks of the tasks by parameters: shape [T] from shape [d], float64.
-        start: First parameters, shape [d], float64.
+        risks: Function from parameters, shape [d], to the risks of the tasks, shape [T], float64.
+        start: Initial parameters, shape [d], float64.
 
     Returns:
         The optimum :math:`\theta^*`, shape [d].
@@ -41,17 +41,17 @@ def epigraph_solution(risks: Callable[[Tensor], Tensor], start: Tensor) -> Tenso
 
 
 def optimality_error(risks: Callable[[Tensor], Tensor], theta: Tensor, start: Tensor) -> float:
-    r"""How far parameters are from being proven optimal by a mixture of the worst tasks. No unit.
+    r"""Compute how far parameters are from being certified optimal by a mixture of the worst tasks, without unit.
 
     .. math:: \min_\lambda \frac{\|\sum_t \lambda_t \nabla f_t\|}{\max_t \|\nabla f_t(\theta_0)\|}
         + \frac{\max_t f_t - \sum_t \lambda_t f_t}{\max_t |f_t|}
 
     Args:
-        risks: Risks of the tasks by parameters: shape [T] from shape [d], float64.
+        risks: Function from parameters, shape [d], to the risks of the tasks, shape [T], float64.
         theta: Parameters, shape [d].
-        start: Parameters at which the gradients' unit is taken, shape [d].
+        start: Parameters whose gradients define the unit, shape [d].
     """
-    tiny = torch.finfo(theta.dtype).tiny  # for a start at the optimum
+    tiny = torch.finfo(theta.dtype).tiny  # in case the start is optimal
     weights, values = multipliers(risks, theta), risks(theta)
     steepest = torch.linalg.vector_norm(jacrev(risks)(start), dim=1).max().clamp(min=tiny)
     stationarity = torch.linalg.vector_norm(weights @ jacrev(risks)(theta)) / steepest
@@ -60,17 +60,17 @@ def optimality_error(risks: Callable[[Tensor], Tensor], theta: Tensor, start: Te
 
 
 def multipliers(risks: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
-    r"""Weights of the tasks that prove parameters optimal, or nearly so.
+    r"""Compute the weights of the tasks that certify parameters as optimal, or nearly so.
 
-    The convex combination whose weighted gradient is smallest while the weights sit on the worst tasks. At the optimum,
+    They minimize the norm of the weighted gradient and the weights of tasks below the worst risk. At the optimum,
     :math:`\sum_t \lambda_t \nabla f_t = 0` and :math:`\sum_t \lambda_t f_t = \max_t f_t`.
 
     Args:
-        risks: Risks of the tasks by parameters: shape [T] from shape [d], float64.
+        risks: Function from parameters, shape [d], to the risks of the tasks, shape [T], float64.
         theta: Parameters, shape [d].
 
     Returns:
-        The weights :math:`\lambda`, shape [T], which sum to one.
+        Weights :math:`\lambda` with sum 1, shape [T].
     """
     from scipy.optimize import nnls
 
@@ -106,7 +106,7 @@ def _sequential_quadratic_programming(risks: Callable[[Tensor], Tensor], start: 
 
 
 def _newton_step(risks: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
-    r"""Towards parameters at which the active tasks' risks agree and their weighted gradients cancel."""
+    """Step towards parameters where the risks of the active tasks agree and their weighted gradients cancel."""
     weights, values = multipliers(risks, theta), risks(theta)
     on_top = values.max() - values <= 1e-6 * values.abs().max()
     active = torch.nonzero((weights > 1e-5) & on_top).flatten()
@@ -114,7 +114,7 @@ def _newton_step(risks: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
     gradients = jacrev(risks)(theta)[active].numpy()
     d, count = len(theta), len(active)
     ones = np.ones((1, count))
-    # Unknown are the step, minus the common risk and the weights.
+    # Unknowns: the step, minus the common risk, and the weights.
     conditions = np.block(
         [
             [curvature, np.zeros((d, 1)), gradients.T],

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from taskrobust._io.paths import expand_variables
 from taskrobust._io.settings import MAY_CHANGE, changeable, check_same_settings, recorded
-from taskrobust.nlp.glue.tasks import GLUE, glue_tasks
+from taskrobust.nlp.glue.tasks import glue_tasks
 from taskrobust.training.config import LoopConfig, OptimConfig, RunConfig
 from taskrobust.training.device import resolve_device
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MINIATURE: Final = "miniature"
 """The source that is generated instead of read."""
 
-_TASKS: Final = list(GLUE)
+_TASKS: Final = ["all"]
 _EPOCHS: Final = 10
 _RUN: Final = RunConfig(
     loop=LoopConfig(eval_every=None), optim=OptimConfig(lr=2e-5, weight_decay=0.1, warmup_steps=0.06)
@@ -53,7 +53,7 @@ def finetune_glue(
             ``datasets`` loads, such as nyu-mll/glue, or ``miniature`` for a small GLUE that is generated into the
             output folder.
         output: Folder of the runs and the table.
-        tasks: The tasks, by name, or all.
+        tasks: Names of the tasks, or ``all``.
         seeds: Seeds of head, order of the data and dropout. A number of seeds: 5 uses 0, 1, 2, 3 and 4. Or a list of
             seeds: [0, 3].
         train_samples: Maximum number of training samples per task, always the same ones. None uses all.
@@ -74,7 +74,7 @@ def finetune_glue(
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Table 5.
     """
     settings = resolved or recorded(locals())
-    chosen, named_seeds = glue_tasks(tasks), _seeds(seeds)
+    chosen, named_seeds = glue_tasks(tasks, generated=glue == MINIATURE), _seeds(seeds)
     source = expand_variables(glue)
 
     # These take seconds to import, which --help and errors in options do not need.

@@ -165,13 +165,18 @@ TABLE_1: Final = ("mnli", "mnli-mm", "qqp", "qnli", "sst2", "cola", "stsb", "mrp
 """Names of results in the order of the paper's Table 1."""
 
 
-def glue_tasks(names: list[str]) -> list[GlueTask]:
-    """The tasks with the given names, without repetitions. ``["all"]`` gives all tasks.
+def glue_tasks(names: list[str], generated: bool = False) -> list[GlueTask]:
+    """The tasks with the given names, without repetitions.
+
+    Args:
+        names: Names of tasks, or ``["all"]``.
+        generated: Whether ``all`` is restricted to the tasks of the miniature, those with a generator.
 
     Raises:
         ValueError: If a name is unknown, or there is none.
     """
-    wanted = list(GLUE) if names == ["all"] else list(dict.fromkeys(names))
+    every = [name for name, task in GLUE.items() if task.generator is not None or not generated]
+    wanted = every if names == ["all"] else list(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in GLUE]
     if unknown or not wanted:
         raise ValueError(f"Expected GLUE tasks among {list(GLUE)}, or all, got {unknown or wanted}.")

@@ -19,7 +19,7 @@ def main() -> None:
         "loses y": data.blind(12),
         "optimal, penalty 0.3": optimal_linear_processor(data.moments(), 12, penalty=0.3),
     }
-    print("C1: correlation of features and pretext labels given y; C2: excess error")
+    print("C1: correlation of features and pretext labels given y; C2: difference from the smallest error")
     for name, matrix in processors.items():
         features = x @ matrix.T
         c1 = conditional_uncorrelatedness(features, z, y)

@@ -509,7 +509,7 @@ def test_help_names_classes_as_one_types_them_and_lists_them_once() -> None:
 
 def test_help_of_an_option_lists_its_classes_and_their_settings() -> None:
     listed = call("pretrain-bert", "--weighting.help").stdout
-    assert re.search(r"^  softmax_minimax +Weights each task by the softmax of its risk", listed, re.MULTILINE)
+    assert re.search(r"^  softmax_minimax +Weights the tasks by the softmax of their risks", listed, re.MULTILINE)
     settings = call("pretrain-bert", "--weighting.help", "softmax_minimax").stdout
     assert settings.startswith("usage: taskrobust pretrain-bert --weighting softmax_minimax [OPTIONS]\n")
     assert "--weighting.alpha ALPHA" in settings

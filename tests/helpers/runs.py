@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from taskrobust.training.results import Result, write_results
+from taskrobust.training.run_folder import FORMAT
 
 TITLES = {"mnli": "MNLI", "mnli-mm": "MNLI-mm", "qqp": "QQP", "qnli": "QNLI", "sst2": "SST-2", "cola": "CoLA"}
 TITLES |= {"stsb": "STS-B", "mrpc": "MRPC", "rte": "RTE", "classification": "Cls", "semseg": "Semseg", "depth": "Depth"}
@@ -79,6 +80,8 @@ def write_scores(tmp_path: Path) -> Callable[..., Path]:
         write_results(folder, results)
         if settings is not None:
             (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+            about = {"format": FORMAT, "command": "finetune-vision", "may_change": ["output"]}
+            (folder / "run.json").write_text(json.dumps(about))
         return folder
 
     return write

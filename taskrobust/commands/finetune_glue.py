@@ -8,7 +8,7 @@ from rich.console import Console
 
 from taskrobust._io.paths import expand_variables
 from taskrobust._io.settings import MAY_CHANGE, changeable, check_same_settings, recorded
-from taskrobust.nlp.glue.tasks import glue_tasks
+from taskrobust.nlp.glue.tasks import GLUE, glue_tasks
 from taskrobust.training.config import LoopConfig, OptimConfig, RunConfig
 from taskrobust.training.device import resolve_device
 

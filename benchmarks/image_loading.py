@@ -58,7 +58,7 @@ def main() -> None:
             modalities = {name: MODALITIES[name] for name in names}
             crop, collate = JointCrop(arguments.size), MaeCollate(modalities, arguments.size)
             folders = ImageFolders(modalities, crop, root=root)
-            shards = ImageShards(modalities, crop, folder=Path(scratch) / "shards", cache=Path(scratch) / "cache")
+            shards = ImageShards(modalities, crop, folder=Path(scratch) / "shards")
             encoded = [list(contents(folders, index)) for index in range(min(256, len(folders)))]
             speeds = [best(partial(decode, encoded), time.process_time, arguments.repeat)]
             for workers, clock in ((0, time.process_time), (arguments.workers, time.perf_counter)):

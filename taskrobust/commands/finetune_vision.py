@@ -13,7 +13,7 @@ from taskrobust.training.device import DeviceConfig, resolve_device
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.vision.data import Images, TargetCollate
-from taskrobust.vision.data.unreadable import report_unreadable
+from taskrobust.vision.data.base import report_unreadable
 from taskrobust.vision.downstream.augmentation import Augmentation, Crops
 from taskrobust.vision.downstream.base import DownstreamTask
 from taskrobust.vision.downstream.rooms import RoomsConfig, prepare_rooms, rooms_of

@@ -17,7 +17,7 @@ from taskrobust.training.evaluation import Evaluation
 from taskrobust.training.optim import OptimConfig
 from taskrobust.training.run_folder import Resume, RunFolder
 from taskrobust.vision.data import Images, MaeCollate
-from taskrobust.vision.data.unreadable import report_unreadable
+from taskrobust.vision.data.base import report_unreadable
 from taskrobust.vision.mae.masking import Budget
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import CenterCrop, JointCrop, Transform

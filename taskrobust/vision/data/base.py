@@ -15,6 +15,7 @@ from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import Transform
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from torchvision.tv_tensors import TVTensor
 
 Sample = dict[str, Tensor]
@@ -151,3 +152,12 @@ class ImageMaps(Images):
 
     def _decode(self, modality: str, image: Image.Image) -> "TVTensor":
         return self.modalities[modality].decode(image)
+
+
+def report_unreadable(name: str, images: Images, accelerator: "Accelerator") -> None:
+    """Say how many files of any rank could not be read. Called by all ranks."""
+    if images.unreadable is not None:
+        on_ranks = accelerator.reduce(images.unreadable.int().to(accelerator.device))
+        accelerator.print(
+            f"Files of {name} images that could not be read and were left out: {int((on_ranks > 0).sum())}."
+        )

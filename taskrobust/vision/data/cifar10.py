@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from taskrobust._io.paths import expand_variables
-from taskrobust._random import random_bits, uniform
 from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
-from taskrobust.vision.data.part import in_part
+from taskrobust.vision.data.listing import in_part
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import Transform
 
@@ -67,7 +66,7 @@ class Cifar10(ImageMaps):
         self.file = _the_file(Path(expand_variables(root)), split)
         self.classes = list(CLASSES)
         self._column, self._images, self._labels = _read(self.file)
-        self._rows = in_part(uniform(random_bits(np.arange(len(self._labels), dtype=np.uint64), 0)), part)
+        self._rows = in_part(np.arange(len(self._labels), dtype=np.uint64), part)
         self._share_count()
 
     def __len__(self) -> int:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskrobust._random import random_bits, uniform
-from taskrobust.vision.data.part import in_part
 
 Missing = Literal["error", "absent"]
 
@@ -85,11 +84,6 @@ class Listing:
         """Number of files of each modality."""
         return dict(zip(self.folders, (self._codes != _ABSENT).sum(0).tolist(), strict=True))
 
-    def suffixes(self, name: str) -> list[str]:
-        """The suffixes that files of a modality have, as they are on the disk."""
-        codes = np.unique(self._codes[:, list(self.folders).index(name)])
-        return [self._suffixes[code] for code in codes if code != _ABSENT]
-
     def checksum(self) -> int:
         """A number that is another one where any file is, wherever the folders are."""
         names = "/".join([*self.folders, "", *self.classes, "", *self._suffixes])
@@ -134,17 +128,16 @@ class Listing:
 
     def _keep(self, part: tuple[float, float]) -> None:
         kept = np.zeros(len(self), dtype=bool)
-        kept[in_part(self._places(), part)] = True
+        kept[in_part(self._hashes(), part)] = True
         self._ends = np.append(0, np.cumsum(kept))[self._ends]
         self._stems = self._stems[kept]
         self._codes = self._codes[kept]
 
-    def _places(self) -> NDArray[np.float64]:
-        """Where in [0, 1) each sample lies, the same on every machine."""
+    def _hashes(self) -> NDArray[np.uint64]:
+        """CRC-32 of each class/stem."""
         of_classes = [zlib.crc32(os.fsencode(f"{class_}/")) for class_ in self.classes]
         starts = np.repeat(of_classes, np.diff(self._ends, prepend=0)).tolist()
-        sums = map(zlib.crc32, self._stems, starts)
-        return uniform(random_bits(np.fromiter(sums, np.uint64, len(self)), 0))  # checksums alone lie unevenly
+        return np.fromiter(map(zlib.crc32, self._stems, starts), np.uint64, len(self))
 
     def _check_complete(self) -> None:
         for (name, folder), codes in zip(self.folders.items(), self._codes.T, strict=True):
@@ -157,6 +150,26 @@ class Listing:
                     f"The first is {self.classes[self.class_index(first)]}/{self.stem(first)}, which has {other}. "
                     "Add the files, or take such samples as they are with missing='absent'."
                 )
+
+
+def in_part(names: NDArray[np.uint64], part: tuple[float, float]) -> NDArray[np.int64]:
+    """The samples that lie in a part of a data set, ascending.
+
+    Args:
+        names: A number that identifies each sample. A hash of it is the place of the sample in [0, 1), the same on
+            every machine.
+        part: The places, from one up to another.
+
+    Raises:
+        ValueError: If the part is no range within [0, 1] or holds no sample.
+    """
+    if not 0 <= part[0] < part[1] <= 1:
+        raise ValueError(f"Expected a part from one number in [0, 1] up to a larger one, got {part}.")
+    places = uniform(random_bits(names, 0))
+    samples = np.flatnonzero((part[0] <= places) & (places < part[1]))
+    if not len(samples):
+        raise ValueError(f"Expected images in the part {part}, all {len(places)} lie outside. Use a larger one.")
+    return samples
 
 
 def _classes(folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from pyarrow import ArrowException
 
 from taskrobust._io.manifest import Manifest
 from taskrobust._io.paths import expand_variables
@@ -124,7 +125,7 @@ def _open(paths: list[Path], shards: list[dict[str, Any]]) -> "Dataset":
             raise ValueError(f"The shard {path} is damaged: it has {size} of {shard['bytes']} bytes. {_REPAIR}")
         try:
             part = Dataset.from_file(str(path))
-        except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        except (OSError, ArrowException) as error:
             raise ValueError(f"The shard {path} is damaged: {error}. {_REPAIR}") from error
         if len(part) != shard["samples"]:
             raise ValueError(

@@ -99,7 +99,7 @@ def images(scratch: Path) -> Path:
 
 
 def contents(data: ImageMaps, index: int) -> Iterator[bytes]:
-    return (Path(str(file.source)).read_bytes() for file in data._files(index))
+    return (Path(str(file.source)).read_bytes() for file in data.files(index))
 
 
 def decode(samples: list[list[bytes]]) -> int:
@@ -142,7 +142,7 @@ def profile_once(data: ImageMaps, collate: MaeCollate, keys: list[Key]) -> dict[
 
     samples = []
     for key in keys:
-        opened = {file.modality: Image.open(file.source) for file in data._files(key[0])}
+        opened = {file.modality: Image.open(file.source) for file in data.files(key[0])}
         stop("open")
         for image in opened.values():
             image.load()

@@ -26,17 +26,17 @@ class Cifar10(ImageMaps):
         modalities: The modalities by name: ``rgb``, and those that only predict.
         transform: Crops the images.
         root: Folder of the files. Environment variables are filled in.
-        split: What the name of the file begins with, such as train or test.
-        on_error: What an image does that cannot be read: ``raise`` an error that names its row, or ``skip``: the sample
-            is without it, and the image is counted.
-        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
-            select a model. A sample's place is a hash of its row.
+        split: Beginning of the file's name, such as train or test.
+        on_error: How to treat an image that cannot be read: ``raise`` an error that names its row, or ``skip`` it, so
+            that the sample lacks it, and count it.
+        part: The samples to use, from one place in [0, 1) up to another, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. The place of a sample is a hash of its row.
 
     Attributes:
         classes: Names of the classes.
 
     Raises:
-        ValueError: If there is no such file or several, it is damaged, lacks a column, or a label is none of the ten,
+        ValueError: If there is no such file or several, it is damaged, lacks a column, or has a label out of range,
             or if ``part`` is no range within [0, 1] or holds no sample.
 
     References:
@@ -73,12 +73,14 @@ class Cifar10(ImageMaps):
         self.__dict__.update(state)
         self._images = read_parquet_images(self.file, len(CLASSES))
 
-    def _files(self, index: int) -> Iterator[MapFile]:
+    def files(self, index: int) -> Iterator[MapFile]:
+        """The files of a sample, one per modality that it has."""
         row = int(self._rows[index])
         name = f"Row {row} (from 0), column {self._images.column!r} of {self.file}"
         yield MapFile("rgb", name, BytesIO(self._images.content(row)))
 
-    def _label(self, index: int) -> int:
+    def label(self, index: int) -> int:
+        """Class of the image."""
         return int(self._images.labels[self._rows[index]])
 
 

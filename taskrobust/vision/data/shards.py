@@ -88,7 +88,8 @@ class ImageShards(ImageMaps):
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _files(self, index: int) -> Iterator[MapFile]:
+    def files(self, index: int) -> Iterator[MapFile]:
+        """The files of a sample, one per modality that it has."""
         place = int(self._kept[index])
         number = int(np.searchsorted(self._ends, place, side="right"))
         shard, row = self._shards[number], place - int(self._ends[number - 1] if number else 0)
@@ -104,7 +105,8 @@ class ImageShards(ImageMaps):
                 name = f"{shard}, row {row} (from 0), column {modality!r} ({record[modality]['path']})"
                 yield MapFile(modality, name, BytesIO(content))
 
-    def _label(self, index: int) -> int | None:
+    def label(self, index: int) -> int | None:
+        """Class of the image, None if it has none."""
         return None if self._labels is None else int(self._labels[self._kept[index]])
 
 

@@ -211,7 +211,7 @@ def test_shards_give_the_samples_of_the_folders(source: Path, tmp_path: Path) ->
 def test_depth_of_sixteen_bits_is_exact(source: Path, tmp_path: Path) -> None:
     pack_shards(source, tmp_path / "shards")
     data = read(tmp_path / "shards")
-    (file,) = (file for file in data._files(7) if file.modality == "depth")
+    (file,) = (file for file in data.files(7) if file.modality == "depth")
     assert isinstance(file.source, BytesIO)
     stems = sorted(name.removeprefix("dog/") for name in NAMES if name.startswith("dog"))
     expected = np.asarray(Image.open(source / f"depth/dog/{stems[1]}.png"))

@@ -58,7 +58,7 @@ def main() -> None:
             modalities = {name: MODALITIES[name] for name in names}
             crop, collate = JointCrop(arguments.size), MaeCollate(modalities, arguments.size)
             folders = ImageFolders(modalities, crop, root=root)
-            shards = ImageShards(modalities, crop, folder=Path(scratch) / "shards", cache=Path(scratch) / "cache")
+            shards = ImageShards(modalities, crop, folder=Path(scratch) / "shards")
             encoded = [list(contents(folders, index)) for index in range(min(256, len(folders)))]
             speeds = [best(partial(decode, encoded), time.process_time, arguments.repeat)]
             for workers, clock in ((0, time.process_time), (arguments.workers, time.perf_counter)):
@@ -99,7 +99,7 @@ def images(scratch: Path) -> Path:
 
 
 def contents(data: ImageMaps, index: int) -> Iterator[bytes]:
-    return (Path(str(file.source)).read_bytes() for file in data._files(index))
+    return (Path(str(file.source)).read_bytes() for file in data.files(index))
 
 
 def decode(samples: list[list[bytes]]) -> int:
@@ -142,7 +142,7 @@ def profile_once(data: ImageMaps, collate: MaeCollate, keys: list[Key]) -> dict[
 
     samples = []
     for key in keys:
-        opened = {file.modality: Image.open(file.source) for file in data._files(key[0])}
+        opened = {file.modality: Image.open(file.source) for file in data.files(key[0])}
         stop("open")
         for image in opened.values():
             image.load()

@@ -10,7 +10,7 @@ from taskrobust._io.settings import MAY_CHANGE, recorded
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.training.config import RunConfig
 from taskrobust.vision.data import Images, TargetCollate
-from taskrobust.vision.data.unreadable import report_unreadable
+from taskrobust.vision.data.base import report_unreadable
 from taskrobust.vision.downstream.augmentation import Augmentation, Crops
 from taskrobust.vision.downstream.base import DownstreamTask
 from taskrobust.vision.downstream.rooms import RoomsConfig, prepare_rooms, rooms_of

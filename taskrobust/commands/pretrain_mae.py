@@ -13,7 +13,7 @@ from taskrobust.synthetic.rooms import ScenesConfig, prepare_scenes
 from taskrobust.training.config import RunConfig
 from taskrobust.training.evaluation import Evaluation
 from taskrobust.vision.data import Images, MaeCollate
-from taskrobust.vision.data.unreadable import report_unreadable
+from taskrobust.vision.data.base import report_unreadable
 from taskrobust.vision.mae.masking import Budget
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import CenterCrop, JointCrop, Transform

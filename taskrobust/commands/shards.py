@@ -1,10 +1,9 @@
-"""The command that packs folders of images and maps into tar shards."""
+"""The command that packs folders of images and maps into Arrow shards."""
 
-import tarfile
-from collections.abc import Iterator
+import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from taskrobust._io.atomic import checksum, remove_leftovers, replacing
+from taskrobust._io.atomic import remove_leftovers, replacing
 from taskrobust.vision.data.listing import Listing, Missing
-from taskrobust.vision.data.shards import LABEL, MANIFEST
+from taskrobust.vision.data.shards import CHECKSUMS, KEY, LABEL, MANIFEST, identity
+
+_BATCH = 32
+"""Rows in a record batch, which holds at most 2 GiB per modality."""
 
 
 def shards(
@@ -25,19 +27,20 @@ def shards(
     missing: Missing = "error",
     threads: int = 4,
 ) -> None:
-    """Packs folders of images and their maps into tar files, which are read and moved faster than many small files.
+    """Packs folders of images and their maps into Arrow files, which are faster to read and move than many small files.
 
-    Every file is copied byte for byte. A shard is in webdataset's layout: ``class/stem.modality.suffix``, and
-    ``class/stem.cls`` with the index of the class where there are classes. Run again after an interruption, it goes on
-    where it stopped. The number of threads does not change a byte.
+    The original bytes of every file are stored. ``ImageShards`` reads the shards, as does ``datasets``
+    (``Dataset.from_file``): a row has a column per modality with the bytes and the name of the file, the ``key``
+    class/stem, and the index of the class as ``label`` if there are classes. An interrupted command resumes when run
+    again. The number of threads does not change the result.
 
     Args:
-        source: Folder with a folder for each modality, in it class folders (or one named ``all``), in them the files:
+        source: Folder with a folder per modality, in it class folders (or one named ``all``), in them the files:
             ``source/modality/class/stem.suffix``. Links are followed.
         output: Folder of the shards.
-        samples_per_shard: Number of samples in a shard, which is also the unit of work.
-        missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
-        threads: Number of shards that are written at the same time.
+        samples_per_shard: Number of samples per shard.
+        missing: Whether samples without one of the modalities are an error or are allowed (``absent``).
+        threads: Number of shards to write at the same time.
 
     Raises:
         ValueError: If files do not pair, or ``output`` holds something else.
@@ -56,7 +59,7 @@ def shards(
     MANIFEST.write(output, options, complete=False)
     remove_leftovers(output)
     tasks = [
-        _Task(output / f"shard-{number:05d}.tar", first, min(first + samples_per_shard, len(listing)))
+        _Task(output / f"shard-{number:05d}.arrow", first, min(first + samples_per_shard, len(listing)))
         for number, first in enumerate(range(0, len(listing), samples_per_shard))
     ]
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("samples"), TimeRemainingColumn())
@@ -66,8 +69,16 @@ def shards(
         for shard in pool.map(partial(_pack, listing), tasks):
             shards.append(shard)
             progress.advance(bar, shard["samples"])
-    contents = {"source": str(source.absolute()), "samples": len(listing), **_contents(listing), "shards": shards}
-    MANIFEST.write(output, options, complete=True, **contents)
+    MANIFEST.write(
+        output,
+        options,
+        complete=True,
+        source=str(source.absolute()),
+        samples=len(listing),
+        modalities=listing.counts(),
+        classes=_classes(listing),
+        shards=shards,
+    )
     console.print(f"{output} is complete: {len(listing):,} samples in {len(shards):,} shards.")
 
 
@@ -75,17 +86,17 @@ def _list(source: Path, missing: Missing) -> Listing:
     folders = {path.name: path for path in sorted(source.glob("*")) if path.is_dir() and path.name[0] != "."}
     if not folders:
         raise ValueError(f"Expected a folder with a folder for each modality, {source} holds none.")
+    reserved = [name for name in (KEY, LABEL, CHECKSUMS) if name in folders]
+    if reserved:
+        raise ValueError(
+            f"Expected names of modalities in {source}, got the reserved name {reserved[0]}. Rename the folder."
+        )
     suffixes = tuple(Image.registered_extensions())
     return Listing(folders, dict.fromkeys(folders, suffixes), missing)
 
 
-def _contents(listing: Listing) -> dict[str, Any]:
-    counts = listing.counts()
-    fields = {name: sorted({name + suffix.lower() for suffix in listing.suffixes(name)}) for name in counts}
-    return {
-        "modalities": {name: {"files": counts[name], "fields": fields[name]} for name in counts},
-        "classes": [] if listing.classes == ["all"] else listing.classes,
-    }
+def _classes(listing: Listing) -> list[str]:
+    return [] if listing.classes == ["all"] else listing.classes
 
 
 class _Task(NamedTuple):
@@ -97,29 +108,33 @@ class _Task(NamedTuple):
 
 
 def _pack(listing: Listing, task: _Task) -> dict[str, Any]:
-    """Writes a shard unless it is there, and returns what the manifest says of it."""
+    """Write a shard unless it exists, and return its entry in the manifest."""
+    from datasets import Features, Image, Value  # takes a second to import
+    from datasets.arrow_writer import ArrowWriter
+
     if not task.path.exists():
-        with replacing(task.path) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+        features = {KEY: Value("binary")} | ({LABEL: Value("int64")} if _classes(listing) else {})
+        features |= {name: Image(decode=False) for name in listing.folders}
+        features |= {CHECKSUMS: {name: Value("uint32") for name in listing.folders}}
+        with (
+            replacing(task.path) as temporary,
+            ArrowWriter(features=Features(features), path=str(temporary), writer_batch_size=_BATCH) as writer,
+        ):
             for sample in range(task.first, task.end):
-                for name, content in _members(listing, sample):
-                    member = tarfile.TarInfo(name)
-                    member.size = len(content)
-                    tar.addfile(member, BytesIO(content))
-    size = task.path.stat().st_size
-    return {"file": task.path.name, "samples": task.end - task.first, "bytes": size, "crc32": checksum(task.path)}
+                writer.write(_row(listing, sample))
+            writer.finalize()
+    return {"file": task.path.name, "samples": task.end - task.first, "bytes": task.path.stat().st_size}
 
 
-def _members(listing: Listing, sample: int) -> Iterator[tuple[str, bytes]]:
-    """Names in the shard and contents of the files of a sample."""
+def _row(listing: Listing, sample: int) -> dict[str, Any]:
     class_ = listing.class_index(sample)
-    key = f"{listing.classes[class_]}/{_escaped(listing.stem(sample))}"
+    key = os.fsencode(f"{listing.classes[class_]}/{listing.stem(sample)}")
+    label = class_ if _classes(listing) else None
+    row: dict[str, Any] = dict.fromkeys(listing.folders)
+    checksums = dict.fromkeys(listing.folders, 0)
     for modality, path in listing.files(sample):
-        yield f"{key}.{modality}{Path(path).suffix.lower()}", Path(path).read_bytes()
-    if listing.classes != ["all"]:
-        yield f"{key}.{LABEL}", str(class_).encode()
-
-
-def _escaped(stem: str) -> str:
-    """The stem without dots, where the layout has its fields begin, nor leading underscores, which its readers skip."""
-    stem = stem.replace("%", "%25").replace(".", "%2E")
-    return "%5F" + stem[1:] if stem.startswith("_") else stem
+        content = Path(path).read_bytes()
+        name = key + os.fsencode(Path(path).suffix)
+        row[modality] = {"bytes": content, "path": name.decode(errors="replace")}
+        checksums[modality] = zlib.crc32(content, identity(key, label))
+    return row | {KEY: key, CHECKSUMS: checksums} | ({} if label is None else {LABEL: label})

@@ -134,7 +134,7 @@ def test_images_of_wrong_size_raise(tmp_path: Path) -> None:
 def test_missing_columns_raise(tmp_path: Path) -> None:
     for part in ("train", "test"):
         parquet.write_table(pa.table({"img": [None], "klass": [1]}), tmp_path / f"{part}.parquet")
-    with pytest.raises(ValueError, match=r"columns img and label in .*train\.parquet, got \['img', 'klass'\]"):
+    with pytest.raises(ValueError, match=r"column 'label' in .*train\.parquet, got \['img', 'klass'\]"):
         read_cifar10(str(tmp_path))
 
 

@@ -287,7 +287,7 @@ def test_shards_give_the_run_of_their_folders(settings: dict[str, Any], images: 
     result = call("shards", "--source", images / "train", "--output", tmp_path / "shards", "--samples-per-shard", 5)
     assert result.returncode == 0, result.stderr
     run("pretrain-mae", settings | {"output": str(tmp_path / "folders")})
-    places = {"folder": str(tmp_path / "shards"), "cache": str(tmp_path / "cache")}
+    places = {"folder": str(tmp_path / "shards")}
     shards = {"train": {"class_path": "ImageShards", "init_args": places}}
     run("pretrain-mae", settings | shards | {"output": str(tmp_path / "shards-run")})
     assert metrics(tmp_path / "shards-run") == metrics(tmp_path / "folders")

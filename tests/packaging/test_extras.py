@@ -28,14 +28,14 @@ EXTRA_OF = {
 }
 """The extra that a subpackage may import from. The others are the core."""
 
-EXTRA_OF_COMMAND = {"compare_predictions": "vision", "pretrain_bert": "nlp"} | dict.fromkeys(
+EXTRA_OF_FILE = {"compare_predictions": "vision", "pretrain_bert": "nlp", "parquet": "studies"} | dict.fromkeys(
     ("pretrain_mae", "finetune_vision", "predict", "pseudo_label", "shards", "step_cost"), "vision"
 )
 
 
 def extra_of(file: Path) -> str | None:
     """The extra that a file may import from, None for the core alone."""
-    return EXTRA_OF_COMMAND.get(file.stem, EXTRA_OF.get(file.relative_to(PACKAGE).parts[0]))
+    return EXTRA_OF_FILE.get(file.stem, EXTRA_OF.get(file.relative_to(PACKAGE).parts[0]))
 
 
 def imported(file: Path) -> Iterator[str]:

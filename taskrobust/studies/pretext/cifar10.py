@@ -10,10 +10,10 @@ from zlib import crc32
 import numpy as np
 import torch
 from PIL import Image
-from pyarrow import parquet
 from rich.progress import track
 from torch import Tensor, nn
 
+from taskrobust._io.parquet import read_parquet_images
 from taskrobust._io.paths import expand_variables
 from taskrobust.studies.pretext.networks import CONVOLUTIONAL_FEATURES, convolutional_network, mlp_network
 from taskrobust.studies.pretext.pipeline import PretextNetwork, PretextPipeline, Probe
@@ -246,18 +246,13 @@ def _files(folder: str) -> list[Path]:
 
 
 def _read_parquet(path: Path) -> Pairs:
-    table = parquet.read_table(path)
-    for column in ("img", "label"):
-        if column not in table.column_names:
-            raise ValueError(f"Expected the columns img and label in {path}, got {table.column_names}.")
+    table = read_parquet_images(path, num_classes=10)
     images = np.empty((len(table), 32, 32, 3), dtype=np.uint8)
-    files = table.column("img").to_pylist()
-    for row, file in enumerate(track(files, f"read {path.name}", transient=True)):
+    for row in track(range(len(table)), f"read {path.name}", transient=True):
         try:
-            images[row] = np.asarray(Image.open(io.BytesIO(file["bytes"])).convert("RGB"))
+            images[row] = np.asarray(Image.open(io.BytesIO(table.content(row))).convert("RGB"))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"Expected an image of 32 by 32 pixels in row {row} of the column img of {path}: {error}"
+                f"Expected an image of 32 by 32 pixels in row {row} of the column {table.column} of {path}: {error}"
             ) from error
-    labels = torch.from_numpy(table.column("label").to_numpy().astype(np.int64))
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255, labels
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255, torch.from_numpy(table.labels)

@@ -1,4 +1,4 @@
-"""From the files of an image and its maps to a sample: what folders and shards have in common."""
+"""The base classes of image data: files of an image and its maps are decoded and cropped to a sample."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -15,17 +15,18 @@ from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import Transform
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from torchvision.tv_tensors import TVTensor
 
 Sample = dict[str, Tensor]
-"""What a batch holds of each map that the sample has, by modality, and the image's class as "label" if it has one."""
+"""The packed maps of an image by modality, and its class as "label" if it has one."""
 
 OnError = Literal["raise", "skip"]
 
 _log = logging.getLogger(__name__)
 
 DAMAGED: Final = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is no image, or not a whole one."""
+"""Errors of Pillow for a file that is not an image or is truncated."""
 
 _FIRST_LINES: Final = 10
 
@@ -35,8 +36,8 @@ class MapFile(NamedTuple):
 
     Attributes:
         modality: Name of its modality.
-        name: What an error calls it.
-        source: Its path, or its content.
+        name: Its name in errors.
+        source: Its path or its content.
     """
 
     modality: str
@@ -45,14 +46,20 @@ class MapFile(NamedTuple):
 
 
 class Images(ABC):
-    """Images with maps of them, read by (index, epoch) keys."""
+    """Images with maps, read by (index, epoch) keys.
+
+    Your own data set of image files derives from ``ImageMaps`` and implements three methods: ``__len__``, ``files`` and
+    ``label``. Data in another form derive from this class and implement ``__len__`` and ``__getitems__``. Both set
+    ``name``.
+
+    Attributes:
+        name: Name of the data in results, such as nyuv2.
+        unreadable: The maps that were skipped so far because they cannot be read, bool [samples, modalities], shared by
+            all workers. None if an unreadable map is an error.
+    """
 
     name: str
-    """What results call the data, such as nyuv2."""
-
     unreadable: Tensor | None = None
-    """Which maps were left out so far as they cannot be read, bool [samples, modalities], shared by all workers; None
-    where that is an error."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -60,24 +67,54 @@ class Images(ABC):
 
     @abstractmethod
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Key, Sample]]:
-        """The samples with the given keys."""
+        """The keys (index, epoch) and their samples.
+
+        Raises:
+            IndexError: If an index is negative or not below the number of samples.
+        """
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample, decoded and transformed as in epoch 0.
+
+        Raises:
+            IndexError: If the index is negative or not below the number of samples.
+        """
+        return self.__getitems__([(index, 0)])[0][1]
 
     @property
     def skipped(self) -> int:
-        """Number of files that could not be read and were left out so far, in all workers of this process."""
+        """Number of unreadable files that were skipped so far, in all workers of this process."""
         return 0 if self.unreadable is None else int(self.unreadable.sum())
 
 
 class ImageMaps(Images):
-    """Images with maps of them in files.
+    """Images with maps in files.
 
     Args:
         modalities: The modalities by name. Those that only predict are not read.
         transform: Crops the maps of a sample.
-        on_error: What a file does that cannot be read as an image. ``raise`` ends with an error that names it.
-            ``skip`` leaves its map out, so that the sample has one less; such files are counted in ``skipped`` and
-            logged as they are met. A file that can be read and holds something else, such as a label out of range, is
-            an error in any case.
+        on_error: How to treat a file that cannot be read as an image. ``raise`` an error that names it, or ``skip`` it:
+            the sample lacks the map, and the file is logged and counted in ``skipped``. A readable file with other
+            content, such as a label out of range, is always an error.
+
+    Example:
+        Images without maps or classes, from a list of paths::
+
+            class Photos(ImageMaps):
+                name = "photos"
+
+                def __init__(self, modalities, transform, *, paths):
+                    super().__init__(modalities, transform, on_error="raise")
+                    self.paths = paths
+
+                def __len__(self):
+                    return len(self.paths)
+
+                def files(self, index):
+                    yield MapFile("rgb", self.paths[index], self.paths[index])
+
+                def label(self, index):
+                    return None
     """
 
     def __init__(self, modalities: Mapping[str, Modality], transform: Transform, on_error: OnError) -> None:
@@ -86,24 +123,24 @@ class ImageMaps(Images):
         self.on_error = on_error
 
     @abstractmethod
-    def _files(self, index: int) -> Iterator[MapFile]:
-        """The files of a sample, one for each modality that it has."""
+    def files(self, index: int) -> Iterator[MapFile]:
+        """The files of a sample, one per modality that it has."""
 
     @abstractmethod
-    def _label(self, index: int) -> int | None:
-        """Class of the image."""
+    def label(self, index: int) -> int | None:
+        """Class of the image, None if it has none."""
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Key, Sample]]:
         """The samples with the given keys (index, epoch).
 
         Raises:
-            ValueError: If a file is damaged or holds something else than its modality expects.
-            IndexError: If an index is not below the number of samples.
+            ValueError: If a file is damaged or holds something other than its modality expects.
+            IndexError: If an index is negative or not below the number of samples.
         """
         return [(key, self._sample(key)) for key in keys]
 
     def _share_count(self) -> None:
-        """Called when the number of samples is known: workers mark in shared memory which files they leave out."""
+        """Allocate the marks of skipped files in shared memory, once the number of samples is known."""
         if self.on_error == "skip":
             marks = torch.zeros(len(self), len(self.modalities), dtype=torch.bool)
             self.unreadable = marks.share_memory_()  # type: ignore[no-untyped-call]
@@ -113,7 +150,7 @@ class ImageMaps(Images):
         if not 0 <= index < len(self):
             raise IndexError(f"Expected an index from 0 to {len(self) - 1}, got {index}.")
         maps: dict[str, TVTensor] = {}
-        for file in self._files(index):
+        for file in self.files(index):
             image = self._read(file, index)
             if image is not None:
                 try:
@@ -122,7 +159,7 @@ class ImageMaps(Images):
                     raise ValueError(f"{file.name} holds no {file.modality} map. {error}") from error
         crops = self.transform(maps, key) if maps else {}
         sample = {name: self.modalities[name].pack(crop) for name, crop in crops.items()}
-        label = self._label(index)
+        label = self.label(index)
         return sample if label is None else {**sample, "label": torch.tensor(label)}
 
     def _read(self, file: MapFile, index: int) -> Image.Image | None:
@@ -133,8 +170,8 @@ class ImageMaps(Images):
         except DAMAGED as error:
             if self.unreadable is None:
                 raise ValueError(
-                    f"{file.name} cannot be read as an image, is it whole? {error}. Replace it, or leave such files "
-                    "out with on_error='skip'."
+                    f"{file.name} cannot be read as an image (is it truncated?): {error}. Replace it, or skip such "
+                    "files with on_error='skip'."
                 ) from error
             self._leave_out(file, index, error)
             return None
@@ -151,3 +188,12 @@ class ImageMaps(Images):
 
     def _decode(self, modality: str, image: Image.Image) -> "TVTensor":
         return self.modalities[modality].decode(image)
+
+
+def report_unreadable(name: str, images: Images, accelerator: "Accelerator") -> None:
+    """Print the number of files that could not be read, over all ranks. Called by all ranks."""
+    if images.unreadable is not None:
+        on_ranks = accelerator.reduce(images.unreadable.int().to(accelerator.device))
+        accelerator.print(
+            f"Files of {name} images that could not be read and were left out: {int((on_ranks > 0).sum())}."
+        )

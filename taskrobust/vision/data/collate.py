@@ -19,7 +19,7 @@ class MapsCollate:
     """Stacks the maps of samples, for ``MaeCollate`` and ``TargetCollate``.
 
     Args:
-        modalities: The modalities by name. Those that only predict have nothing in a batch.
+        modalities: The modalities by name. Those that only predict are not in a batch.
         size: Side of the crops in pixels.
     """
 
@@ -36,7 +36,7 @@ class MapsCollate:
 
         Returns:
             A tensor [B, ...] for each modality;
-            present: which modalities a sample has, in their order, bool [B, M].
+            present: the modalities that a sample has, in their order, bool [B, M].
         """
         batch = {
             name: torch.stack([sample.get(name, missing) for _, sample in samples])
@@ -47,12 +47,12 @@ class MapsCollate:
 
 
 class MaeCollate(MapsCollate):
-    """Stacks samples to the keyword arguments of ``MultiModalMae``.
+    """Stacks samples into the keyword arguments of ``MultiModalMae``.
 
     Args:
-        modalities: The modalities by name. Those that only predict have nothing in a batch.
+        modalities: The modalities by name. Those that only predict are not in a batch.
         size: Side of the crops in pixels.
-        mask_seed: Names the stream of masks: the mask of a sample is a function of it, the index and the epoch.
+        mask_seed: Seed of the masks: the mask of a sample depends on it, the index and the epoch only.
     """
 
     def __init__(self, modalities: Mapping[str, Modality], size: int, mask_seed: int = 0) -> None:
@@ -67,7 +67,7 @@ class MaeCollate(MapsCollate):
 
         Returns:
             A tensor [B, ...] for each modality;
-            present: which modalities a sample has, in their order, bool [B, M];
+            present: the modalities that a sample has, in their order, bool [B, M];
             mask_keys: 64 random bits for each sample, int64 [B].
         """
         index, epoch = np.array([key for key, _ in samples], dtype=np.int64).T
@@ -76,15 +76,15 @@ class MaeCollate(MapsCollate):
 
 
 class TargetCollate(MapsCollate):
-    """Stacks samples to the keyword arguments of a downstream model: inputs, target maps and classes.
+    """Stacks samples into the keyword arguments of a downstream model: inputs, target maps and classes.
 
     Args:
-        modalities: The modalities by name. Those that only predict have nothing in a batch.
+        modalities: The modalities by name. Those that only predict are not in a batch.
         size: Side of the crops in pixels.
         mixing: Mixes the color images of a batch and their classes, such as ``taskrobust.vision.transforms.Mixing``.
 
     Raises:
-        ValueError: If there are maps besides a color image, which cannot be mixed.
+        ValueError: If there are maps other than one color image, as those cannot be mixed.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class TargetCollate(MapsCollate):
         self.mixing = mixing
         mixable = [name for name in self.missing if isinstance(modalities[name], Rgb)]
         if mixing is not None and (len(mixable) != 1 or len(self.missing) != 1):
-            raise ValueError(f"Expected a color image alone to mix, got {list(self.missing)}. Do without mixing.")
+            raise ValueError(f"Expected a color image alone to mix, got {list(self.missing)}. Disable mixing.")
 
     def __call__(self, samples: Sequence[tuple[Key, Sample]]) -> dict[str, Tensor]:
         """Stack.
@@ -107,10 +107,10 @@ class TargetCollate(MapsCollate):
 
         Returns:
             A tensor [B, ...] for each modality;
-            present: which modalities a sample has, in their order, bool [B, M];
-            label: classes, -1 where a sample has none, int64 [B];
-            soft_labels: where images are mixed, the share of each class, float32 [B, C]. Of a pair of which one cannot
-            be read, neither is present.
+            present: the modalities that a sample has, in their order, bool [B, M];
+            label: classes, -1 for a sample without one, int64 [B];
+            soft_labels: if images are mixed, the share of each class, float32 [B, C]. If one image of a pair cannot be
+            read, neither is present.
         """
         label = torch.stack([sample.get("label", _NO_LABEL) for _, sample in samples])
         batch = {**super().__call__(samples), "label": label}

@@ -14,18 +14,17 @@ from taskrobust.vision.transforms.crops import Transform
 class PairedFolders(ImageMaps):
     """A folder of class folders for each modality, paired by class folder and stem.
 
-    Class folders, sorted by name, are the classes of the images; a single one of the name ``all`` means that there are
-    none.
+    Class folders, sorted by name, are the classes of the images; a single one named ``all`` means that there are none.
 
     Args:
         modalities: The modalities by name. Those that only predict are not read.
         transform: Crops the maps of a sample.
-        folders: For each modality that is there the folder with the class folders.
-        missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
-        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
-            sample is without it, and the file is counted.
-        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
-            select a model. A sample's place is a hash of its class folder and stem, whatever other files there are.
+        folders: The folder of class folders of each available modality.
+        missing: Whether samples without one of the modalities are an error or are allowed (``absent``).
+        on_error: How to treat a file that cannot be read as an image: ``raise`` an error that names it, or ``skip`` it,
+            so that the sample lacks the map, and count it.
+        part: The samples to use, from one place in [0, 1) up to another, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. The place of a sample is a hash of its class folder and stem; other files do not change it.
 
     Raises:
         ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
@@ -50,32 +49,34 @@ class PairedFolders(ImageMaps):
         self._listing = Listing(folders, {name: self.modalities[name].suffixes for name in folders}, missing, part)
         self.name = Path(os.path.commonpath([folder.absolute() for folder in folders.values()])).name
         self.classes = [] if self._listing.classes == ["all"] else self._listing.classes
-        """Names of the classes, none where the images have none."""
+        """Names of the classes; empty if the images have none."""
         self._share_count()
 
     def __len__(self) -> int:
         return len(self._listing)
 
-    def _files(self, index: int) -> Iterator[MapFile]:
+    def files(self, index: int) -> Iterator[MapFile]:
+        """The files of a sample, one per modality that it has."""
         return (MapFile(modality, path, path) for modality, path in self._listing.files(index))
 
-    def _label(self, index: int) -> int | None:
+    def label(self, index: int) -> int | None:
+        """Class of the image, None if it has none."""
         return self._listing.class_index(index) if self.classes else None
 
 
 class ImageFolders(PairedFolders):
-    """The layout ``root/split/modality/class/stem.suffix``, with ``all`` for the class where there are none.
+    """The layout ``root/split/modality/class/stem.suffix``, with ``all`` as the class if there are none.
 
     Args:
         modalities: The modalities by name. Those that only predict are not read.
         transform: Crops the maps of a sample.
         root: The folder. Environment variables are filled in.
         split: Name of the folder in it, such as train or val.
-        missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
-        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
-            sample is without it, and the file is counted.
-        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
-            select a model. A sample's place is a hash of its class folder and stem, whatever other files there are.
+        missing: Whether samples without one of the modalities are an error or are allowed (``absent``).
+        on_error: How to treat a file that cannot be read as an image: ``raise`` an error that names it, or ``skip`` it,
+            so that the sample lacks the map, and count it.
+        part: The samples to use, from one place in [0, 1) up to another, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. The place of a sample is a hash of its class folder and stem; other files do not change it.
 
     Raises:
         ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if

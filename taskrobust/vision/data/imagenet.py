@@ -1,4 +1,4 @@
-"""ImageNet with pseudo-labels, and the part of it that is segmented by hand."""
+"""ImageNet with pseudo-labels, and its subset with segmentations by hand."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,20 +24,20 @@ _VOID: Final = 255
 class ImageNet(PairedFolders):
     """ImageNet-1K, or ImageNet-S without its segmentation: ``root/split/wnid/*.JPEG``, with maps made by models.
 
-    The images are the modality ``rgb``, the maps are in ``pseudo_labels/split/modality/wnid/*.png``: what
-    ``taskrobust pseudo-label --source root/split --output pseudo_labels/split`` writes.
+    The images are the modality ``rgb``, the maps are in ``pseudo_labels/split/modality/wnid/*.png``: the
+    output of ``taskrobust pseudo-label --source root/split --output pseudo_labels/split``.
 
     Args:
         modalities: The modalities by name, ``rgb`` among them. Those that only predict are not read.
         transform: Crops the maps of a sample.
         root: Folder of the splits. Environment variables are filled in, here and below.
-        split: Name of the folder in it, such as train or val. Of the validation images, too, each class has a folder.
-        pseudo_labels: Folder of the maps of the other modalities, where there are others.
-        missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
-        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
-            sample is without it, and the file is counted.
-        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
-            select a model. A sample's place is a hash of its class folder and stem, whatever other files there are.
+        split: Name of the folder in it, such as train or val. The validation images need a folder per class, too.
+        pseudo_labels: Folder of the maps of the other modalities, if there are any.
+        missing: Whether samples without one of the modalities are an error or are allowed (``absent``).
+        on_error: How to treat a file that cannot be read as an image: ``raise`` an error that names it, or ``skip`` it,
+            so that the sample lacks the map, and count it.
+        part: The samples to use, from one place in [0, 1) up to another, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. The place of a sample is a hash of its class folder and stem; other files do not change it.
 
     Raises:
         ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
@@ -70,7 +70,7 @@ class ImageNet(PairedFolders):
 class ImageNetS50(PairedFolders):
     """ImageNet-S with 50 classes segmented by hand: ``root/split/wnid/*.JPEG`` and ``root/split-segmentation/wnid``.
 
-    The images are the modality ``rgb``, the segmentations ``semseg``, for which ``SemSeg(num_classes=51)`` is right: 0
+    The images are the modality ``rgb``, the segmentations ``semseg``, for ``SemSeg(num_classes=51)``: 0
     is anything else, 1 to 50 are the classes in the order of their WordNet ids, and parts to be ignored are void.
 
     Args:
@@ -79,10 +79,10 @@ class ImageNetS50(PairedFolders):
         root: The folder ImageNetS50. Environment variables are filled in.
         split: ``train-semi`` (500 images) or ``validation`` (752 images). For ``train``, without segmentation, see
             ``ImageNet``.
-        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
-            sample is without it, and the file is counted.
-        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
-            select a model. A sample's place is a hash of its class folder and stem, whatever other files there are.
+        on_error: How to treat a file that cannot be read as an image: ``raise`` an error that names it, or ``skip`` it,
+            so that the sample lacks the map, and count it.
+        part: The samples to use, from one place in [0, 1) up to another, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. The place of a sample is a hash of its class folder and stem; other files do not change it.
 
     Raises:
         ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
@@ -113,10 +113,10 @@ class ImageNetS50(PairedFolders):
 
 
 def _labels(colors: Image.Image) -> Image.Image:
-    """The labels, red + 256 · green in the files, as bytes, with 255 for what is to be ignored.
+    """The labels, red + 256 · green in the files, as bytes, with 255 for pixels to ignore.
 
     Raises:
-        ValueError: If there are labels that are no bytes.
+        ValueError: If a label is neither a byte nor to be ignored.
     """
     red, green, _ = np.moveaxis(np.asarray(colors.convert("RGB")).astype(np.int64), 2, 0)
     labels = red + 256 * green

@@ -1,4 +1,4 @@
-"""Finds the files of a data set and pairs them by name."""
+"""Finds and pairs the files of a data set, and selects a part of it."""
 
 import os
 import zlib
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskrobust._random import random_bits, uniform
-from taskrobust.vision.data.part import in_part
 
 Missing = Literal["error", "absent"]
 
@@ -21,15 +20,15 @@ class Listing:
     """The files of several folders of class folders, paired by class folder and stem.
 
     ``folder/class/stem.suffix`` of one folder and ``folder/class/stem.suffix`` of another are maps of the same image.
-    Files of other suffixes are passed over, and hidden ones. Samples are in the order of their class folders and stems,
-    whatever the order on the disk. A sample takes some tens of bytes, in arrays that worker processes share.
+    Files with other suffixes and hidden files are ignored. Samples are sorted by class folder and stem. A sample needs
+    some tens of bytes, in arrays that worker processes share.
 
     Args:
         folders: The folders by modality.
-        suffixes: For each modality the file name extensions, in lower case and with the dot; files have them in any.
-        missing: Whether samples that lack a modality are an error or belong to the data.
-        part: From where up to where in [0, 1) the samples lie that are kept. A sample's place is a hash of its class
-            folder and stem alone.
+        suffixes: The file name extensions of each modality, in lower case and with the dot; case is ignored.
+        missing: Whether samples without one of the modalities are an error or are allowed (``absent``).
+        part: The samples to keep, from one place in [0, 1) up to another. The place of a sample is a hash of its class
+            folder and stem.
 
     Raises:
         ValueError: If there is nothing, a modality has two files of the same stem, or lacks one of another's, or if
@@ -51,7 +50,7 @@ class Listing:
         sizes = [len(stems) for stems, _ in blocks]
         if sum(sizes) == 0:
             described = ", ".join(f"{folder}/CLASS/*{'|'.join(suffixes[name])}" for name, folder in folders.items())
-            raise ValueError(f"Expected images in {described}, found none. CLASS may be `all` where there are none.")
+            raise ValueError(f"Expected images in {described}, found none. CLASS may be `all` if there are no classes.")
         self._ends = np.cumsum(sizes)
         self._stems: NDArray[np.bytes_] = np.concatenate([stems for stems, _ in blocks])
         order = np.argsort(self._suffixes)
@@ -75,7 +74,7 @@ class Listing:
         return os.fsdecode(self._stems[sample])
 
     def files(self, sample: int) -> Iterator[tuple[str, str]]:
-        """For each modality that a sample has its name and the path of the file."""
+        """The modality and the path of each file of a sample."""
         inner = os.path.join(self.classes[self.class_index(sample)], self.stem(sample))
         for (name, folder), code in zip(self.folders.items(), self._codes[sample].tolist(), strict=True):
             if code != _ABSENT:
@@ -85,13 +84,8 @@ class Listing:
         """Number of files of each modality."""
         return dict(zip(self.folders, (self._codes != _ABSENT).sum(0).tolist(), strict=True))
 
-    def suffixes(self, name: str) -> list[str]:
-        """The suffixes that files of a modality have, as they are on the disk."""
-        codes = np.unique(self._codes[:, list(self.folders).index(name)])
-        return [self._suffixes[code] for code in codes if code != _ABSENT]
-
     def checksum(self) -> int:
-        """A number that is another one where any file is, wherever the folders are."""
+        """A checksum of the names of all files, relative to the folders."""
         names = "/".join([*self.folders, "", *self.classes, "", *self._suffixes])
         parts = (os.fsencode(names), self._ends.tobytes(), self._stems.tobytes(), self._codes.tobytes())
         return zlib.crc32(b"".join(parts))
@@ -134,17 +128,16 @@ class Listing:
 
     def _keep(self, part: tuple[float, float]) -> None:
         kept = np.zeros(len(self), dtype=bool)
-        kept[in_part(self._places(), part)] = True
+        kept[in_part(self._hashes(), part)] = True
         self._ends = np.append(0, np.cumsum(kept))[self._ends]
         self._stems = self._stems[kept]
         self._codes = self._codes[kept]
 
-    def _places(self) -> NDArray[np.float64]:
-        """Where in [0, 1) each sample lies, the same on every machine."""
+    def _hashes(self) -> NDArray[np.uint64]:
+        """CRC-32 of each class/stem."""
         of_classes = [zlib.crc32(os.fsencode(f"{class_}/")) for class_ in self.classes]
         starts = np.repeat(of_classes, np.diff(self._ends, prepend=0)).tolist()
-        sums = map(zlib.crc32, self._stems, starts)
-        return uniform(random_bits(np.fromiter(sums, np.uint64, len(self)), 0))  # checksums alone lie unevenly
+        return np.fromiter(map(zlib.crc32, self._stems, starts), np.uint64, len(self))
 
     def _check_complete(self) -> None:
         for (name, folder), codes in zip(self.folders.items(), self._codes.T, strict=True):
@@ -155,8 +148,28 @@ class Listing:
                 raise ValueError(
                     f"Expected a {name} map of each of the {len(self)} images, {len(absent)} have none in {folder}. "
                     f"The first is {self.classes[self.class_index(first)]}/{self.stem(first)}, which has {other}. "
-                    "Add the files, or take such samples as they are with missing='absent'."
+                    "Add the files, or accept such samples with missing='absent'."
                 )
+
+
+def in_part(names: NDArray[np.uint64], part: tuple[float, float]) -> NDArray[np.int64]:
+    """The samples that lie in a part of a data set, ascending.
+
+    Args:
+        names: A number that identifies each sample. A hash of it is the place of the sample in [0, 1), the same on
+            every machine.
+        part: The places, from one up to another.
+
+    Raises:
+        ValueError: If the part is no range within [0, 1] or holds no sample.
+    """
+    if not 0 <= part[0] < part[1] <= 1:
+        raise ValueError(f"Expected a part from one number in [0, 1] up to a larger one, got {part}.")
+    places = uniform(random_bits(names, 0))
+    samples = np.flatnonzero((part[0] <= places) & (places < part[1]))
+    if not len(samples):
+        raise ValueError(f"Expected images in the part {part}, all {len(places)} lie outside. Use a larger one.")
+    return samples
 
 
 def _classes(folder: Path) -> list[str]:

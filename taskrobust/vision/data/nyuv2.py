@@ -1,4 +1,4 @@
-"""NYU Depth v2: from its files for MATLAB to folders."""
+"""Converts NYU Depth v2 from MATLAB files to folders."""
 
 import zlib
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from rich.progress import track
 from taskrobust._io.atomic import remove_leftovers, replacing
 
 _SPLITS: Final = {"train": "trainNdxs", "val": "testNdxs"}
-_MILLIMETRES: Final = 1000
+_MILLIMETERS: Final = 1000
 
 
 def write_nyuv2(labeled: Path, splits: Path, class_mapping: Path, output: Path) -> None:
-    """Writes the 1,449 labeled images of NYU Depth v2 as ``output/{train,val}/{rgb,depth,semseg}/all/NNNN.png``.
+    """Write the 1,449 labeled images of NYU Depth v2 as ``output/{train,val}/{rgb,depth,semseg}/all/NNNN.png``.
 
     The official split has 795 images for training and 654 for testing, here ``val``. NNNN is the number of the image
     from 1. Colors are stored without loss, the filled-in depth as 16-bit millimeters, for ``Depth()``, and the labels
-    as 0 for unlabeled and 1 to 40, for ``SemSeg(num_classes=40, reduce_zero_label=True)``. Run again after an
-    interruption, it goes on where it stopped.
+    as 0 for unlabeled and 1 to 40, for ``SemSeg(num_classes=40, reduce_zero_label=True)``. An interrupted call
+    resumes when repeated.
 
     Args:
         labeled: nyu_depth_v2_labeled.mat, of MATLAB's version 7.3.
@@ -32,13 +32,13 @@ def write_nyuv2(labeled: Path, splits: Path, class_mapping: Path, output: Path) 
         output: Folder to write to.
 
     Raises:
-        ValueError: If a file is damaged or holds something else.
+        ValueError: If a file is damaged or has other content.
 
     References:
         Silberman et al., Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012.
         Gupta et al., Perceptual Organization and Recognition of Indoor Scenes from RGB-D Images, CVPR 2013 (classes).
     """
-    import h5py  # as slow to import as it is seldom needed
+    import h5py  # slow to import
 
     class_of_label = np.append(0, _numbers(class_mapping, "mapClass")).astype(np.uint8)
     numbers = {split: _numbers(splits, name) for split, name in _SPLITS.items()}
@@ -53,7 +53,7 @@ def write_nyuv2(labeled: Path, splits: Path, class_mapping: Path, output: Path) 
         # MATLAB's arrays are stored by columns: [N, (3,) W, H].
         readers: dict[str, Callable[[int], NDArray[np.generic]]] = {
             "rgb": lambda image: file["images"][image].T,
-            "depth": lambda image: np.rint(file["depths"][image].T * _MILLIMETRES).astype(np.uint16),
+            "depth": lambda image: np.rint(file["depths"][image].T * _MILLIMETERS).astype(np.uint16),
             "semseg": lambda image: class_of_label[file["labels"][image].T],
         }
         for split, images in numbers.items():

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Scenes(Images):
-    """Generated rooms, mapped into memory: ``rgb``, ``depth``, ``semseg`` (32 labels) and the object looked at.
+    """Generated rooms, mapped into memory: ``rgb``, ``depth``, ``semseg`` (32 labels), and the main object as class.
 
     Args:
         modalities: The modalities by name, among rgb, depth and semseg. Those that only predict are not read.
         transform: Crops the maps of a sample.
-        folder: What ``generate_scenes`` wrote. Environment variables are filled in.
+        folder: Folder that ``generate_scenes`` wrote. Environment variables are filled in.
 
     Attributes:
-        classes: Names of the objects that an image can be of.
+        classes: Names of the main objects.
 
     Raises:
         ValueError: If the folder holds no finished rooms, or a modality is not among them.
@@ -54,11 +54,6 @@ class Scenes(Images):
         self._records = np.load(self.folder / RECORDS, mmap_mode="r")
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Key, Sample]]:
-        """The samples with the given keys (index, epoch), with their class as "label".
-
-        Raises:
-            IndexError: If an index is not below the number of rooms.
-        """
         return [(key, self._sample(key)) for key in keys]
 
     def _sample(self, key: Key) -> Sample:

@@ -1,49 +1,50 @@
-"""Images and maps in tar shards."""
+"""Images and maps in Arrow shards."""
 
-import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from pyarrow import ArrowException
 
-from taskrobust._io.atomic import checksum
 from taskrobust._io.manifest import Manifest
 from taskrobust._io.paths import expand_variables
-from taskrobust._random import random_bits, uniform
 from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
-from taskrobust.vision.data.listing import Missing
-from taskrobust.vision.data.part import in_part
+from taskrobust.vision.data.listing import Missing, in_part
 from taskrobust.vision.modalities import Modality
 from taskrobust.vision.transforms.crops import Transform
 
-MANIFEST: Final = Manifest(file="shards.json", kind="shards", format=1, command="shards --source FOLDER --output")
-LABEL: Final = "cls"
-"""Field of the class's index in a shard."""
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+MANIFEST: Final = Manifest(file="shards.json", kind="shards", format=2, command="shards --source FOLDER --output")
+KEY: Final = "key"
+LABEL: Final = "label"
+CHECKSUMS: Final = "crc32"
+
+_REPAIR: Final = "Copy it again, or delete it and run the `taskrobust shards` command again: the others are kept."
 
 
 class ImageShards(ImageMaps):
     """The shards that ``taskrobust shards`` wrote, in the order of the folders that they were made from.
 
-    The first use copies the content of the shards into an Arrow file, by the webdataset reader of ``datasets``; it is
-    mapped into memory and samples are read in any order. Sizes of the shards are checked at every start, checksums
-    before the copy is made.
+    Shards are mapped into memory and samples are read in any order. The sizes of the shards are checked at the start,
+    the checksum of a file each time it is read.
 
     Args:
         modalities: The modalities by name. Those that only predict are not read.
         transform: Crops the maps of a sample.
-        folder: The folder with the shards. Environment variables are filled in, here and in ``cache``.
-        cache: Folder of the Arrow file, which needs as much room as the shards. None takes that of ``datasets``.
-        missing: Whether samples that lack a modality are an error or ``absent`` belongs to the data.
-        on_error: What a file does that cannot be read as an image: ``raise`` an error that names it, or ``skip``: the
-            sample is without it, and the file is counted.
-        num_proc: Processes that make the copy.
-        part: From where up to where in [0, 1) the samples lie that are taken, such as (0, 0.9) to train and (0.9, 1) to
-            select a model. A sample's place is that of the folders that the shards were made from.
+        folder: The folder with the shards. Environment variables are filled in.
+        missing: Whether samples without one of the modalities are an error or are allowed (``absent``).
+        on_error: How to treat a file that cannot be read as an image: ``raise`` an error that names it, or ``skip`` it,
+            so that the sample lacks the map, and count it.
+        part: The samples to use, from one place in [0, 1) up to another, such as (0, 0.9) to train and (0.9, 1) to
+            select a model. The place of a sample is the same as in the folders that the shards were made from.
+
+    Attributes:
+        classes: Names of the classes; empty if the images have none.
 
     Raises:
         ValueError: If the folder holds no finished shards, one is damaged, or samples lack a modality, or if ``part``
@@ -56,88 +57,81 @@ class ImageShards(ImageMaps):
         transform: Transform,
         *,
         folder: Path,
-        cache: Path | None = None,
         missing: Missing = "error",
         on_error: OnError = "raise",
-        num_proc: int = 1,
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(modalities, transform, on_error)
         self.folder = Path(expand_variables(folder))
         self.name = "/".join(self.folder.absolute().parts[-2:])
         manifest = MANIFEST.read_complete(self.folder)
-        files = {name: manifest["modalities"].get(name, {"files": 0, "fields": []}) for name in self.modalities}
-        lacking = [name for name, entry in files.items() if entry["files"] < manifest["samples"]]
+        counts = {name: manifest["modalities"].get(name, 0) for name in self.modalities}
+        lacking = [name for name, count in counts.items() if count < manifest["samples"]]
         if missing == "error" and lacking:
             raise ValueError(
                 f"Expected {list(self.modalities)} in each of the {manifest['samples']} samples of {folder}, "
-                f"{lacking[0]} is in {files[lacking[0]]['files']}. Take such samples as they are with missing='absent'."
+                f"{lacking[0]} is in {counts[lacking[0]]}. Accept such samples with missing='absent'."
             )
         self.classes: list[str] = manifest["classes"]
-        self._fields = {name: entry["fields"] for name, entry in files.items()}
-        all_fields = [field for entry in manifest["modalities"].values() for field in entry["fields"]]
-        rows = self._load(manifest["shards"], all_fields, cache, num_proc)
-        assert len(rows) == manifest["samples"], f"{folder} holds {len(rows)} samples, not {manifest['samples']}"
-        self._labels = rows.data.column(LABEL).to_numpy() if self.classes else None
-        if part != (0, 1):
-            kept = in_part(_places(rows.data.column("__key__").to_pylist()), part)
-            rows = rows.select(kept)
-            self._labels = None if self._labels is None else self._labels[kept]
-        self._rows = rows.select_columns([*(field for fields in self._fields.values() for field in fields), "__url__"])
+        self._shards = [self.folder / shard["file"] for shard in manifest["shards"]]
+        self._ends = np.cumsum([shard["samples"] for shard in manifest["shards"]])
+        self._rows = _open(self._shards, manifest["shards"])
+        self._labels = self._rows.data.column(LABEL).to_numpy() if self.classes else None
+        self._kept = np.arange(len(self._rows))
+        if tuple(part) != (0, 1):
+            keys = self._rows.data.column(KEY).to_pylist()
+            self._kept = in_part(np.fromiter(map(zlib.crc32, keys), np.uint64, len(keys)), part)
+        self._stored = [name for name in self.modalities if name in manifest["modalities"]]
+        self._rows = self._rows.select_columns([KEY, *([LABEL] if self.classes else []), *self._stored, CHECKSUMS])
         self._share_count()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._kept)
 
-    def _files(self, index: int) -> Iterator[MapFile]:
-        row = self._rows[index]
-        for modality, fields in self._fields.items():
-            for field in fields:
-                if row[field] is not None:
-                    yield MapFile(modality, f"{row['__url__']}:{row[field]['path']}", BytesIO(row[field]["bytes"]))
+    def files(self, index: int) -> Iterator[MapFile]:
+        """The files of a sample, one per modality that it has."""
+        place = int(self._kept[index])
+        number = int(np.searchsorted(self._ends, place, side="right"))
+        shard, row = self._shards[number], place - int(self._ends[number - 1] if number else 0)
+        record = self._rows[place]
+        for modality in self._stored:
+            if record[modality] is not None:
+                content = record[modality]["bytes"]
+                if zlib.crc32(content, identity(record[KEY], record.get(LABEL))) != record[CHECKSUMS][modality]:
+                    raise ValueError(
+                        f"The shard {shard} is damaged: row {row} (from 0) has other content than was written. "
+                        f"{_REPAIR}"
+                    )
+                name = f"{shard}, row {row} (from 0), column {modality!r} ({record[modality]['path']})"
+                yield MapFile(modality, name, BytesIO(content))
 
-    def _label(self, index: int) -> int | None:
-        return None if self._labels is None else int(self._labels[index])
-
-    def _load(self, shards: list[dict[str, Any]], fields: list[str], cache: Path | None, num_proc: int) -> Any:
-        from datasets import Features, Image, Value, load_dataset_builder  # takes a second to import
-
-        for shard in shards:
-            _check_size(self.folder / shard["file"], shard)
-        features = {field: Image(decode=False) for field in fields}
-        features |= {LABEL: Value("int64")} if self.classes else {}
-        features |= {"__key__": Value("string"), "__url__": Value("string")}
-        builder = load_dataset_builder(
-            "webdataset",
-            data_files={"train": [str((self.folder / shard["file"]).absolute()) for shard in shards]},
-            features=Features(features),
-            cache_dir=None if cache is None else expand_variables(cache),
-        )
-        if not Path(builder.cache_dir).exists():
-            for shard in shards:
-                _check_content(self.folder / shard["file"], shard)
-        builder.download_and_prepare(num_proc=num_proc)
-        return builder.as_dataset("train")
+    def label(self, index: int) -> int | None:
+        """Class of the image, None if it has none."""
+        return None if self._labels is None else int(self._labels[self._kept[index]])
 
 
-def _places(keys: Iterable[str]) -> NDArray[np.float64]:
-    """Where in [0, 1) samples lie, by their keys class/stem: where ``Listing`` has them."""
-    classes_and_stems = (key.rpartition("/") for key in keys)
-    sums = (zlib.crc32(os.fsencode(f"{class_}/{unquote(stem)}")) for class_, _, stem in classes_and_stems)
-    return uniform(random_bits(np.fromiter(sums, np.uint64), 0))
+def identity(key: bytes, label: int | None) -> int:
+    """What the checksums of a sample's files start from, so that they cover its key and class as well."""
+    return zlib.crc32(key, label or 0)
 
 
-_REPAIR: Final = "Copy it again, or delete it and run the `taskrobust shards` command again: the others are kept."
+def _open(paths: list[Path], shards: list[dict[str, Any]]) -> "Dataset":
+    from datasets import Dataset, concatenate_datasets  # takes a second to import
 
-
-def _check_size(path: Path, shard: Mapping[str, Any]) -> None:
-    if not path.exists():
-        raise ValueError(f"The shard {path} is missing. {_REPAIR}")
-    size = path.stat().st_size
-    if size != shard["bytes"]:
-        raise ValueError(f"The shard {path} is damaged: it has {size} of {shard['bytes']} bytes. {_REPAIR}")
-
-
-def _check_content(path: Path, shard: Mapping[str, Any]) -> None:
-    if checksum(path) != shard["crc32"]:
-        raise ValueError(f"The shard {path} is damaged: it has other content than was written. {_REPAIR}")
+    parts = []
+    for path, shard in zip(paths, shards, strict=True):
+        if not path.exists():
+            raise ValueError(f"The shard {path} is missing. {_REPAIR}")
+        size = path.stat().st_size
+        if size != shard["bytes"]:
+            raise ValueError(f"The shard {path} is damaged: it has {size} of {shard['bytes']} bytes. {_REPAIR}")
+        try:
+            part = Dataset.from_file(str(path))
+        except (OSError, ArrowException) as error:
+            raise ValueError(f"The shard {path} is damaged: {error}. {_REPAIR}") from error
+        if len(part) != shard["samples"]:
+            raise ValueError(
+                f"The shard {path} is damaged: it has {len(part)} of {shard['samples']} samples. {_REPAIR}"
+            )
+        parts.append(part)
+    return concatenate_datasets(parts)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskrobust._random import random_bits, uniform
 from taskrobust.training.data import Key
+from taskrobust.vision.transforms.seeded import Stream
 
 if TYPE_CHECKING:
     from torchvision.tv_tensors import Image, TVTensor
@@ -23,12 +23,12 @@ class Transform(Protocol):
 
 
 _CROP: Final = 0xC409
-"""What the random numbers are for: masks are drawn from a seed of their own, which may be the same number."""
+"""The purpose of the random numbers: masks have another, as their seed may be the same number."""
 
 _TRIES: Final = 10
 
 
-class _Box(NamedTuple):
+class Box(NamedTuple):
     """A rectangle in pixels of a map of ``height`` and ``width``."""
 
     top: int
@@ -75,7 +75,7 @@ class JointCrop:
         self.scale = scale
         self.ratio = ratio
         self.flip = flip
-        self._key = random_bits(np.array([seed], dtype=np.uint64), _CROP)
+        self._stream = Stream(seed, _CROP)
 
     def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
         """Crop.
@@ -84,12 +84,11 @@ class JointCrop:
             maps: The maps of a sample by name, [C, H, W] each.
             key: Index of the sample, and epoch.
         """
-        index, epoch = key
-        draws = uniform(random_bits(random_bits(random_bits(self._key, index), epoch), np.arange(4 * _TRIES + 1)))
-        box = self._draw_box(*_largest_size(maps), draws[1:].reshape(4, _TRIES))
+        draws = self._stream.uniform(key, 4 * _TRIES + 1)
+        box = self._draw_box(*largest_size(maps), draws[1:].reshape(4, _TRIES))
         return {name: _cut(map_, box, self.size, mirrored=draws[0] < self.flip) for name, map_ in maps.items()}
 
-    def _draw_box(self, height: int, width: int, draws: NDArray[np.float64]) -> _Box:
+    def _draw_box(self, height: int, width: int, draws: NDArray[np.float64]) -> Box:
         """The first of ten random rectangles that fits into the image; else the largest in its middle."""
         areas = height * width * (self.scale[0] + draws[0] * (self.scale[1] - self.scale[0]))
         low, high = np.log(self.ratio)
@@ -102,7 +101,7 @@ class JointCrop:
             return _center_box(highest, widest, height, width)
         top = int(draws[2, first] * (height - rows[first] + 1))
         left = int(draws[3, first] * (width - columns[first] + 1))
-        return _Box(top, left, int(rows[first]), int(columns[first]), height, width)
+        return Box(top, left, int(rows[first]), int(columns[first]), height, width)
 
 
 class CenterCrop:
@@ -126,37 +125,52 @@ class CenterCrop:
             maps: The maps of a sample by name, [C, H, W] each.
             key: Index of the sample, and epoch.
         """
-        height, width = _largest_size(maps)
+        height, width = largest_size(maps)
         side = max(1, round(self.share * min(height, width)))
         box = _center_box(side, side, height, width)
         return {name: _cut(map_, box, self.size, mirrored=False) for name, map_ in maps.items()}
 
 
-def _largest_size(maps: "Mapping[str, TVTensor]") -> tuple[int, int]:
+def largest_size(maps: "Mapping[str, TVTensor]") -> tuple[int, int]:
     """Height and width of the map with the most pixels."""
     return max(((map_.shape[-2], map_.shape[-1]) for map_ in maps.values()), key=math.prod)
 
 
-def _center_box(rows: int, columns: int, height: int, width: int) -> _Box:
-    return _Box((height - rows) // 2, (width - columns) // 2, rows, columns, height, width)
+def _center_box(rows: int, columns: int, height: int, width: int) -> Box:
+    return Box((height - rows) // 2, (width - columns) // 2, rows, columns, height, width)
 
 
-def _cut(map_: "TVTensor", box: _Box, size: int, mirrored: bool) -> "TVTensor":
+def _cut(map_: "TVTensor", box: Box, size: int, mirrored: bool) -> "TVTensor":
     from torchvision.transforms.v2 import functional as F
-    from torchvision.tv_tensors import Image, wrap
+    from torchvision.tv_tensors import Image
 
     if isinstance(map_, Image):
         crop = _cut_smoothly(map_, box, size)
         return F.horizontal_flip(crop) if mirrored else crop
-    height, width = map_.shape[-2:]
-    rows = _nearest(box.top, box.rows, box.height, height, size)
-    columns = _nearest(box.left, box.columns, box.width, width, size)
-    # torchvision resizes a Mask by the pixels at the corners, which shifts it against the image, and is slower.
-    crop = map_.numpy().take(rows, 1).take(columns[::-1] if mirrored else columns, 2)
-    return wrap(torch.from_numpy(crop), like=map_)
+    return cut_nearest(map_, box, size, size, mirrored)
 
 
-def _cut_smoothly(image: "Image", box: _Box, size: int) -> "Image":
+def cut_nearest(map_: "TVTensor", box: Box, height: int, width: int, mirrored: bool) -> "TVTensor":
+    """Cut a rectangle out of a map and resize it by the nearest pixels.
+
+    torchvision's nearest resize of a Mask rounds to the upper left pixel, which shifts it against the image, and is
+    slower.
+
+    Args:
+        map_: The map, [C, H, W].
+        box: The rectangle.
+        height: Pixels of the result.
+        width: Pixels of the result.
+        mirrored: Whether to mirror it left and right.
+    """
+    from torchvision.tv_tensors import wrap
+
+    rows = _nearest(box.top, box.rows, box.height, map_.shape[-2], height)
+    columns = _nearest(box.left, box.columns, box.width, map_.shape[-1], width)
+    return wrap(torch.from_numpy(map_.numpy().take(rows, 1).take(columns[::-1] if mirrored else columns, 2)), like=map_)
+
+
+def _cut_smoothly(image: "Image", box: Box, size: int) -> "Image":
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as F
 

@@ -1,15 +1,14 @@
 """Images of very different sizes on a canvas of one size."""
 
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import torch
 
 from taskrobust.training.data import Key
 from taskrobust.vision.modalities.rgb import MEAN
 from taskrobust.vision.modalities.semseg import VOID
+from taskrobust.vision.transforms.crops import Box, cut_nearest, largest_size
 from taskrobust.vision.transforms.seeded import Stream
 
 if TYPE_CHECKING:
@@ -17,18 +16,6 @@ if TYPE_CHECKING:
 
 _LARGE_SCALE_JITTER: Final = 0x15A11
 """What the random numbers are for."""
-
-
-class _Placement(NamedTuple):
-    """The resized image, and the part of it that is on the canvas, in pixels."""
-
-    height: int
-    width: int
-    top: int
-    left: int
-    rows: int
-    columns: int
-    mirrored: bool
 
 
 class LargeScaleJitter:
@@ -72,24 +59,17 @@ class LargeScaleJitter:
             maps: The maps of a sample by name, [C, H, W] each.
             key: Index of the sample, and epoch.
         """
-        height, width = max(((map_.shape[-2], map_.shape[-1]) for map_ in maps.values()), key=math.prod)
-        placement = self._draw(height, width, key)
-        return {name: self._on_canvas(_visible(map_, placement)) for name, map_ in maps.items()}
+        visible, mirrored = self._draw(*largest_size(maps), key)
+        return {name: self._on_canvas(_cut(map_, visible, mirrored)) for name, map_ in maps.items()}
 
-    def _draw(self, height: int, width: int, key: Key) -> _Placement:
+    def _draw(self, height: int, width: int, key: Key) -> tuple[Box, bool]:
+        """The part of the resized image that is on the canvas, and whether it is mirrored."""
         scale, top, left, flip = self._stream.uniform(key, 4)
         factor = (self.scale[0] + scale * (self.scale[1] - self.scale[0])) * self.size / max(height, width)
         height, width = max(1, round(factor * height)), max(1, round(factor * width))
         rows, columns = min(height, self.size), min(width, self.size)
-        return _Placement(
-            height,
-            width,
-            int(top * (height - rows + 1)),
-            int(left * (width - columns + 1)),
-            rows,
-            columns,
-            bool(flip < self.flip),
-        )
+        top, left = int(top * (height - rows + 1)), int(left * (width - columns + 1))
+        return Box(top, left, rows, columns, height, width), bool(flip < self.flip)
 
     def _on_canvas(self, visible: "TVTensor") -> "TVTensor":
         from torchvision.tv_tensors import wrap
@@ -102,27 +82,17 @@ class LargeScaleJitter:
         return wrap(canvas, like=visible)
 
 
-def _visible(map_: "TVTensor", placement: _Placement) -> "TVTensor":
-    """The part of a map that is on the canvas."""
+def _cut(map_: "TVTensor", box: Box, mirrored: bool) -> "TVTensor":
+    """Resize a map to the height and width of the box, and cut the box out."""
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as F
-    from torchvision.tv_tensors import Image, wrap
+    from torchvision.tv_tensors import Image
 
-    height, width, top, left, rows, columns, mirrored = placement
-    if isinstance(map_, Image):
-        bicubic = InterpolationMode.BICUBIC
-        resized = F.resize(map_, [height, width], interpolation=bicubic, antialias=True)
-        crop = F.crop(resized, top, left, rows, columns)
-        return F.horizontal_flip(crop) if mirrored else crop
-    nearest_rows = _nearest(top, rows, height, map_.shape[-2])
-    nearest_columns = _nearest(left, columns, width, map_.shape[-1])
-    taken = map_.numpy().take(nearest_rows, 1).take(nearest_columns[::-1] if mirrored else nearest_columns, 2)
-    return wrap(torch.from_numpy(taken), like=map_)
-
-
-def _nearest(first: int, number: int, resized: int, pixels: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The pixels of a row of ``pixels`` at the centers of ``number`` pixels of the row resized, from ``first`` on."""
-    return (2 * np.arange(first, first + number) + 1) * pixels // (2 * resized)
+    if not isinstance(map_, Image):
+        return cut_nearest(map_, box, box.rows, box.columns, mirrored)
+    resized = F.resize(map_, [box.height, box.width], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    crop = F.crop(resized, box.top, box.left, box.rows, box.columns)
+    return F.horizontal_flip(crop) if mirrored else crop
 
 
 def _unknown(map_: "TVTensor") -> torch.Tensor:

@@ -190,7 +190,7 @@ def test_parts_of_shards_are_those_of_the_folders_they_were_made_from(tmp_path: 
     sizes = []
     for part in ((0.0, 0.5), (0.5, 1.0)):
         folders = ImageFolders({"rgb": Rgb()}, CROP, root=tmp_path / "images", part=part)
-        shards = ImageShards({"rgb": Rgb()}, CROP, folder=tmp_path / "shards", cache=tmp_path / "cache", part=part)
+        shards = ImageShards({"rgb": Rgb()}, CROP, folder=tmp_path / "shards", part=part)
         sizes.append(len(shards))
         keys = [(index, 0) for index in range(len(folders))]
         for (_, ours), (_, theirs) in zip(shards.__getitems__(keys), folders.__getitems__(keys), strict=True):

@@ -191,7 +191,7 @@ def rooms(tmp_path: Path) -> Callable[..., ImageFolders]:
 
 
 def paths_and_labels(data: ImageFolders) -> list[tuple[str, int | None]]:
-    return [(next(data._files(index)).name, data._label(index)) for index in range(len(data))]
+    return [(next(data.files(index)).name, data.label(index)) for index in range(len(data))]
 
 
 def test_parts_are_disjoint_and_together_all_samples(rooms: Callable[..., ImageFolders]) -> None:

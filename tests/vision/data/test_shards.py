@@ -1,10 +1,10 @@
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from io import BytesIO
 from pathlib import Path
@@ -56,11 +56,11 @@ def source(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def read(folder: Path, tmp_path: Path, **options: Any) -> ImageShards:
-    return ImageShards(MODALITIES, CROP, folder=folder, cache=tmp_path / "cache", **options)
+def read(folder: Path, **options: Any) -> ImageShards:
+    return ImageShards(MODALITIES, CROP, folder=folder, **options)
 
 
 def assert_same_samples(shards: ImageShards, folders: ImageFolders) -> None:
@@ -74,18 +74,22 @@ def assert_same_samples(shards: ImageShards, folders: ImageFolders) -> None:
 # Packing
 
 
-def test_files_are_copied_byte_for_byte_in_the_layout_of_webdataset(source: Path, tmp_path: Path) -> None:
+def test_files_are_stored_byte_for_byte(source: Path, tmp_path: Path) -> None:
     (source / "rgb/cat/1.jpg").rename(source / "rgb/cat/1.JPEG")
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
-    members = {}
-    for shard in sorted((tmp_path / "shards").glob("*.tar")):
-        with tarfile.open(shard) as tar:
-            members.update({member.name: tar.extractfile(member).read() for member in tar})  # type: ignore[union-attr]
-    assert len(members) == 4 * len(NAMES)
-    assert list(members)[:4] == ["cat/1.depth.png", "cat/1.rgb.jpeg", "cat/1.semseg.png", "cat/1.cls"]
-    assert members["cat/1.rgb.jpeg"] == (source / "rgb/cat/1.JPEG").read_bytes()
-    assert members["dog/c%2Ed.depth.png"] == (source / "depth/dog/c.d.png").read_bytes()
-    assert members["dog/c%2Ed.cls"] == b"1"
+    rows = {
+        row["key"].decode(): row
+        for shard in sorted((tmp_path / "shards").glob("*.arrow"))
+        for row in datasets.Dataset.from_file(str(shard))
+    }
+    assert list(rows) == sorted(NAMES)
+    for name, row in rows.items():
+        assert row["label"] == ("cat", "dog").index(name.split("/")[0])
+        for modality in SUFFIXES:
+            path = source / modality / row[modality]["path"]
+            assert path.with_suffix("") == source / modality / name
+            assert row[modality]["bytes"] == path.read_bytes()
+    assert rows["cat/1"]["rgb"]["path"] == "cat/1.JPEG"
 
 
 def test_the_manifest_says_what_the_shards_hold(source: Path, tmp_path: Path) -> None:
@@ -94,17 +98,13 @@ def test_the_manifest_says_what_the_shards_hold(source: Path, tmp_path: Path) ->
     assert manifest["complete"]
     assert manifest["samples"] == len(NAMES)
     assert manifest["classes"] == ["cat", "dog"]
-    assert manifest["modalities"] == {
-        "depth": {"files": 12, "fields": ["depth.png"]},
-        "rgb": {"files": 12, "fields": ["rgb.jpg"]},
-        "semseg": {"files": 12, "fields": ["semseg.png"]},
-    }
+    assert manifest["modalities"] == {"depth": 12, "rgb": 12, "semseg": 12}
     assert [(shard["file"], shard["samples"]) for shard in manifest["shards"]] == [
-        ("shard-00000.tar", 5),
-        ("shard-00001.tar", 5),
-        ("shard-00002.tar", 2),
+        ("shard-00000.arrow", 5),
+        ("shard-00001.arrow", 5),
+        ("shard-00002.arrow", 2),
     ]
-    assert manifest["shards"][0]["bytes"] == (tmp_path / "shards/shard-00000.tar").stat().st_size
+    assert manifest["shards"][0]["bytes"] == (tmp_path / "shards/shard-00000.arrow").stat().st_size
 
 
 def test_four_threads_write_the_bytes_of_one_whatever_the_age_of_the_files(source: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_packing_that_broke_off_goes_on_to_the_same_bytes(
 ) -> None:
     pack_shards(source, tmp_path / "whole", samples_per_shard=5)
     output = tmp_path / "broken"
-    original = module._members
+    original = module._row
 
     def fail_at_seven(listing: Any, sample: int) -> Any:
         if sample == 7:
@@ -128,16 +128,16 @@ def test_packing_that_broke_off_goes_on_to_the_same_bytes(
         return original(listing, sample)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_members", fail_at_seven)
+        patch.setattr(module, "_row", fail_at_seven)
         with pytest.raises(OSError, match="No space left"):
             pack_shards(source, output, samples_per_shard=5, threads=1)
     left = {path.name for path in output.iterdir()}
-    assert left - {"shard-00002.tar"} == {"shard-00000.tar", "shards.json"}
+    assert left - {"shard-00002.arrow"} == {"shard-00000.arrow", "shards.json"}
     with pytest.raises(ValueError, match=r"got an unfinished folder\. `taskrobust shards "):
-        read(output, tmp_path)
-    kept = (output / "shard-00000.tar").stat().st_mtime_ns
+        read(output)
+    kept = (output / "shard-00000.arrow").stat().st_mtime_ns
     pack_shards(source, output, samples_per_shard=5)
-    assert (output / "shard-00000.tar").stat().st_mtime_ns == kept
+    assert (output / "shard-00000.arrow").stat().st_mtime_ns == kept
     assert contents(output) == contents(tmp_path / "whole")
 
 
@@ -186,7 +186,7 @@ def test_packing_that_was_killed_goes_on_to_the_same_bytes(source: Path, tmp_pat
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while len(list(output.glob("*.tar"))) < 10:
+    while len(list(output.glob("*.arrow"))) < 10:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -202,7 +202,7 @@ def test_packing_that_was_killed_goes_on_to_the_same_bytes(source: Path, tmp_pat
 
 def test_shards_give_the_samples_of_the_folders(source: Path, tmp_path: Path) -> None:
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
-    shards = read(tmp_path / "shards", tmp_path)
+    shards = read(tmp_path / "shards")
     folders = ImageFolders(MODALITIES, CROP, root=source.parent)
     assert shards.classes == folders.classes == ["cat", "dog"]
     assert_same_samples(shards, folders)
@@ -210,52 +210,53 @@ def test_shards_give_the_samples_of_the_folders(source: Path, tmp_path: Path) ->
 
 def test_depth_of_sixteen_bits_is_exact(source: Path, tmp_path: Path) -> None:
     pack_shards(source, tmp_path / "shards")
-    data = read(tmp_path / "shards", tmp_path)
-    (file,) = (file for file in data._files(7) if file.modality == "depth")
+    data = read(tmp_path / "shards")
+    (file,) = (file for file in data.files(7) if file.modality == "depth")
     assert isinstance(file.source, BytesIO)
     stems = sorted(name.removeprefix("dog/") for name in NAMES if name.startswith("dog"))
     expected = np.asarray(Image.open(source / f"depth/dog/{stems[1]}.png"))
     assert (np.asarray(Image.open(file.source)) == expected).all()
 
 
-def test_the_copy_is_in_the_folder_that_was_named_and_made_once(source: Path, tmp_path: Path) -> None:
+def test_shards_are_mapped_and_not_copied(source: Path, tmp_path: Path) -> None:
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
-    first = read(tmp_path / "shards", tmp_path)
-    (arrow,) = (tmp_path / "cache").rglob("*.arrow")
-    before = arrow.stat().st_mtime_ns
-    assert first._rows.cache_files[0]["filename"] == str(arrow)
-    read(tmp_path / "shards", tmp_path)
-    assert [path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")] == [before]
+    before = contents(tmp_path)
+    data = read(tmp_path / "shards")
+    assert [file["filename"] for file in data._rows.cache_files] == [
+        str(tmp_path / f"shards/shard-0000{number}.arrow") for number in range(3)
+    ]
+    assert contents(tmp_path) == before
+    assert len(pickle.dumps(data)) < 20_000
 
 
-def test_other_shards_in_the_same_folder_make_another_copy(source: Path, tmp_path: Path) -> None:
+def test_other_shards_in_the_same_folder_are_read(source: Path, tmp_path: Path) -> None:
     pack_shards(source, tmp_path / "shards")
-    read(tmp_path / "shards", tmp_path)
+    read(tmp_path / "shards")
     shutil.rmtree(tmp_path / "shards")
     Image.new("RGB", (32, 24), "red").save(source / "rgb/cat/1.jpg")
     pack_shards(source, tmp_path / "shards")
-    assert_same_samples(read(tmp_path / "shards", tmp_path), ImageFolders(MODALITIES, CROP, root=source.parent))
+    assert_same_samples(read(tmp_path / "shards"), ImageFolders(MODALITIES, CROP, root=source.parent))
 
 
 def test_samples_that_lack_a_modality_are_taken_on_request(source: Path, tmp_path: Path) -> None:
-    (source / "depth/cat/1.png").unlink()  # among the first, from which the reader would guess the fields
+    (source / "depth/cat/1.png").unlink()
     (source / "rgb/dog/2.jpg").unlink()
-    (source / "rgb/dog/3.jpg").rename(source / "rgb/dog/3.PNG")  # another field
+    (source / "rgb/dog/3.jpg").rename(source / "rgb/dog/3.PNG")  # another suffix
     pack_shards(source, tmp_path / "shards", samples_per_shard=5, missing="absent")
     folders = ImageFolders(MODALITIES, CROP, root=source.parent, missing="absent")
-    assert_same_samples(read(tmp_path / "shards", tmp_path, missing="absent"), folders)
+    assert_same_samples(read(tmp_path / "shards", missing="absent"), folders)
     with pytest.raises(
         ValueError, match=r"Expected \['rgb', 'depth', 'semseg'\] in each of the 12 samples.*rgb is in 11"
     ):
-        read(tmp_path / "shards", tmp_path)
+        read(tmp_path / "shards")
 
 
 def test_modalities_that_are_not_asked_for_are_not_read(source: Path, tmp_path: Path) -> None:
     pack_shards(source, tmp_path / "shards")
-    data = ImageShards({"depth": Depth()}, CROP, folder=tmp_path / "shards", cache=tmp_path / "cache")
+    data = ImageShards({"depth": Depth()}, CROP, folder=tmp_path / "shards")
     assert set(data.__getitems__([(0, 0)])[0][1]) == {"depth", "label"}
     with pytest.raises(ValueError, match=r"Expected \['heat'\] in each of the 12 samples of .*, heat is in 0"):
-        ImageShards({"heat": Depth()}, CROP, folder=tmp_path / "shards", cache=tmp_path / "cache")
+        ImageShards({"heat": Depth()}, CROP, folder=tmp_path / "shards")
 
 
 def test_images_without_classes_have_no_label(source: Path, tmp_path: Path) -> None:
@@ -263,14 +264,14 @@ def test_images_without_classes_have_no_label(source: Path, tmp_path: Path) -> N
         (source / modality / "cat").rename(source / modality / "all")
         shutil.rmtree(source / modality / "dog")
     pack_shards(source, tmp_path / "shards")
-    data = read(tmp_path / "shards", tmp_path)
+    data = read(tmp_path / "shards")
     assert data.classes == []
     assert "label" not in data.__getitems__([(0, 0)])[0][1]
 
 
 def test_workers_give_the_batches_of_the_main_process(source: Path, tmp_path: Path) -> None:
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
-    data = read(tmp_path / "shards", tmp_path)
+    data = read(tmp_path / "shards")
     keys = [[(index, 0) for index in range(start, start + 4)] for start in (8, 0, 4)]
     for workers in (0, 2):
         loader: DataLoader[Any] = DataLoader(
@@ -289,9 +290,12 @@ def test_workers_give_the_batches_of_the_main_process(source: Path, tmp_path: Pa
 def test_a_damaged_image_in_a_shard_is_named_or_skipped(source: Path, tmp_path: Path) -> None:
     (source / "depth/dog/2.png").write_bytes((source / "depth/dog/2.png").read_bytes()[:200])
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
-    with pytest.raises(ValueError, match=r"shard-00001\.tar:dog/2\.depth\.png cannot be read as an image"):
-        read(tmp_path / "shards", tmp_path).__getitems__([(7, 0)])
-    data = read(tmp_path / "shards", tmp_path, on_error="skip")
+    with pytest.raises(
+        ValueError,
+        match=r"shard-00001\.arrow, row 2 \(from 0\), column 'depth' \(dog/2\.png\) cannot be read as an image",
+    ):
+        read(tmp_path / "shards").__getitems__([(7, 0)])
+    data = read(tmp_path / "shards", on_error="skip")
     assert set(data.__getitems__([(7, 0)])[0][1]) == {"rgb", "semseg", "label"}
     assert data.skipped == 1
 
@@ -299,46 +303,69 @@ def test_a_damaged_image_in_a_shard_is_named_or_skipped(source: Path, tmp_path: 
 @pytest.mark.parametrize("kept", [0, 512, 0.5, 0.99])
 def test_a_truncated_shard_is_an_error_that_names_it(source: Path, tmp_path: Path, kept: float) -> None:
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
-    shard = tmp_path / "shards/shard-00001.tar"
+    shard = tmp_path / "shards/shard-00001.arrow"
     content = shard.read_bytes()
     shard.write_bytes(content[: int(kept * len(content) if kept < 1 else kept)])
-    with pytest.raises(ValueError, match=r"The shard .*shard-00001\.tar is damaged: it has \d+ of \d+ bytes"):
-        read(tmp_path / "shards", tmp_path)
+    with pytest.raises(ValueError, match=r"The shard .*shard-00001\.arrow is damaged: it has \d+ of \d+ bytes"):
+        read(tmp_path / "shards")
 
 
-def test_a_shard_with_other_bytes_is_an_error_that_names_it(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["image", "key"])
+def test_a_shard_with_other_bytes_is_an_error_that_names_it(source: Path, tmp_path: Path, damaged: str) -> None:
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
-    shard = tmp_path / "shards/shard-00002.tar"
+    shard = tmp_path / "shards/shard-00002.arrow"
     content = bytearray(shard.read_bytes())
-    content[2000] ^= 1
+    image = (source / f"depth/{sorted(NAMES)[11]}.png").read_bytes()
+    place = content.index(image) + 100 if damaged == "image" else content.index(b"dog/c.d") + 1
+    content[place] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(ValueError, match=r"The shard .*shard-00002\.tar is damaged: it has other content"):
-        read(tmp_path / "shards", tmp_path)
+    data = read(tmp_path / "shards", on_error="skip")
+    row = 1 if damaged == "image" else sorted(NAMES)[10:].index("dog/c.d")
+    with pytest.raises(
+        ValueError, match=rf"The shard .*shard-00002\.arrow is damaged: row {row} \(from 0\) has other content"
+    ):
+        data.__getitems__([(10 + row, 0)])
+
+
+def test_a_shard_with_a_damaged_header_is_an_error_that_names_it(source: Path, tmp_path: Path) -> None:
+    pack_shards(source, tmp_path / "shards", samples_per_shard=5)
+    shard = tmp_path / "shards/shard-00001.arrow"
+    content = shard.read_bytes()
+    for damaged in (bytes(len(content)), b"?" * 64 + content[64:]):
+        shard.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"The shard .*shard-00001\.arrow is damaged: "):
+            read(tmp_path / "shards")
+
+
+def test_a_reserved_name_of_a_modality_is_an_error(source: Path, tmp_path: Path) -> None:
+    (source / "depth").rename(source / "label")
+    with pytest.raises(ValueError, match=r"got the reserved name label\. Rename the folder"):
+        pack_shards(source, tmp_path / "shards")
 
 
 def test_a_missing_shard_is_repaired_by_the_command(source: Path, tmp_path: Path) -> None:
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
     before = contents(tmp_path / "shards")
-    (tmp_path / "shards/shard-00001.tar").unlink()
+    (tmp_path / "shards/shard-00001.arrow").unlink()
     with pytest.raises(
-        ValueError, match=r"The shard .*shard-00001\.tar is missing.*run the `taskrobust shards` command"
+        ValueError, match=r"The shard .*shard-00001\.arrow is missing.*run the `taskrobust shards` command"
     ):
-        read(tmp_path / "shards", tmp_path)
+        read(tmp_path / "shards")
     pack_shards(source, tmp_path / "shards", samples_per_shard=5)
     assert contents(tmp_path / "shards") == before
 
 
 def test_a_folder_without_shards_is_an_error_that_names_the_command(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the folder does not exist\. Use `taskrobust shards --source"):
-        read(tmp_path / "missing", tmp_path)
+        read(tmp_path / "missing")
     with pytest.raises(ValueError, match=r"it holds no shards\.json"):
-        read(source, tmp_path)
-    (tmp_path / "shards.json").write_text('{"format": 1, ')
+        read(source)
+    (tmp_path / "shards.json").write_text('{"format": 2, ')
     with pytest.raises(ValueError, match=r"shards\.json is damaged"):
-        read(tmp_path, tmp_path)
+        read(tmp_path)
     (tmp_path / "shards.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match=r"Expected shards of format 1, got 99"):
-        read(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match=r"Expected shards of format 2, got 99"):
+        read(tmp_path)
 
 
 @pytest.mark.realdata
@@ -347,7 +374,7 @@ def test_nyuv2_from_shards_is_nyuv2_from_folders(tmp_path: Path) -> None:
     root = Path(os.environ["TASKROBUST_DATA"]) / "nyuv2"
     pack_shards(root / "val", tmp_path / "shards", samples_per_shard=100)
     modalities = {"rgb": Rgb(), "depth": Depth(), "semseg": SemSeg(num_classes=40, reduce_zero_label=True)}
-    shards = ImageShards(modalities, JointCrop(64), folder=tmp_path / "shards", cache=tmp_path / "cache")
+    shards = ImageShards(modalities, JointCrop(64), folder=tmp_path / "shards")
     folders = ImageFolders(modalities, JointCrop(64), root=root, split="val")
     keys = [(index, 1) for index in range(0, 654, 31)]
     assert len(shards) == 654

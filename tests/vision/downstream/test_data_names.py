@@ -41,7 +41,7 @@ def test_folders_are_called_by_their_root(folder: Path, monkeypatch: pytest.Monk
 
 def test_shards_are_called_by_their_folder_and_the_one_around_it(folder: Path, tmp_path: Path) -> None:
     pack_shards(folder / "val", tmp_path / "shards/val")
-    images = ImageShards(RGB, CROP, folder=tmp_path / "shards/val", cache=tmp_path / "cache")
+    images = ImageShards(RGB, CROP, folder=tmp_path / "shards/val")
     assert images.name == "shards/val"
 
 

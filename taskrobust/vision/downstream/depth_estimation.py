@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskrobust.vision.downstream.base import DownstreamTask
-from taskrobust.vision.downstream.heads.base import Head
-from taskrobust.vision.downstream.metrics.depth_errors import DepthErrors
+from taskrobust.vision.downstream.heads import DptHead, Head
+from taskrobust.vision.downstream.metrics import DepthErrors
 from taskrobust.vision.modalities import Depth, Modality
 
 _SHARE: Final = 0.2
@@ -53,8 +53,6 @@ class DepthEstimation(DownstreamTask):
 
     def head(self, width: int, depth: int, patch_size: int) -> Head:
         """That of a dense prediction transformer."""
-        from taskrobust.vision.downstream.heads.dpt import DptHead  # takes seconds to import
-
         return DptHead(width, depth, patch_size, self.largest, self.channels)
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:

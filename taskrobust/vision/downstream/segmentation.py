@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from taskrobust.vision.downstream.base import DownstreamTask
-from taskrobust.vision.downstream.heads.base import Head
-from taskrobust.vision.downstream.heads.convnext import ConvNextHead
-from taskrobust.vision.downstream.metrics.iou import Iou
+from taskrobust.vision.downstream.heads import ConvNextHead, Head
+from taskrobust.vision.downstream.metrics import Iou
 from taskrobust.vision.modalities import Modality, SemSeg
 from taskrobust.vision.modalities.semseg import VOID
 

@@ -9,13 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from taskrobust.vision.downstream.base import DownstreamTask
-from taskrobust.vision.downstream.heads.base import Head
-from taskrobust.vision.downstream.heads.convnext import ConvNextHead
-from taskrobust.vision.downstream.metrics.sums import SumScores, ratio
+from taskrobust.vision.downstream.heads import ConvNextHead, Head
+from taskrobust.vision.downstream.metrics import AngularErrors
 from taskrobust.vision.modalities import Modality, Normals
 from taskrobust.vision.modalities.base import to_bytes
-
-_DEGREES = (11.25, 22.5, 30.0)
 
 
 @dataclass(frozen=True)
@@ -55,36 +52,12 @@ class SurfaceNormals(DownstreamTask):
         """One minus the cosine, repeated for each component, [B, 3, H, W]."""
         return (1 - F.cosine_similarity(predictions, truth, dim=1, eps=1e-6))[:, None].expand_as(truth)
 
-    def scores(self, device: torch.device) -> "AngularErrors":
+    def scores(self, device: torch.device) -> AngularErrors:
         """The mean_angle and the shares within 11.25, 22.5 and 30 degrees."""
-        return AngularErrors(device)
+        return AngularErrors(self.unknown, device)
 
     def pictures(self, predictions: Tensor, truth: Tensor) -> dict[str, NDArray[np.uint8]]:
         """The usual colors of normals; black where the truth is unknown."""
         colors = Normals().colors
         target = colors(truth).where(truth != self.unknown, 0)
         return {"prediction": to_bytes(colors(predictions)), "target": to_bytes(target)}
-
-
-class AngularErrors(SumScores):
-    """Angles between predicted and true normals over all known pixels: their mean, and shares of small ones.
-
-    Args:
-        device: Device of the predictions.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(torch.zeros(2 + len(_DEGREES), dtype=torch.float64, device=device))
-
-    def add(self, predictions: Tensor, truth: Tensor) -> None:
-        """Add predicted vectors of any length and true unit vectors, [B, 3, H, W] each."""
-        known = truth[:, 0] != SurfaceNormals.unknown
-        cosine = F.cosine_similarity(predictions.double(), truth.double(), dim=1)
-        angle = cosine.clamp(-1, 1).acos().rad2deg()
-        per_pixel = torch.stack([torch.ones_like(angle), angle, *((angle < limit).double() for limit in _DEGREES)])
-        self.sums += per_pixel.where(known, 0).flatten(1).sum(1)
-
-    def scores(self, sums: Tensor) -> dict[str, Tensor]:
-        """Degrees and shares."""
-        names = ("mean_angle", *(f"within_{limit:g}" for limit in _DEGREES))
-        return dict(zip(names, ratio(sums[1:], sums[0]), strict=True))

@@ -1,51 +1,48 @@
-"""Adds a task to Multi-Modal Mask MAE: brightness, predicted from the same patches as colors, depth and labels."""
+"""Adds a modality to Multi-Modal Mask MAE: inverse depth, next to colors, labels and surface normals."""
 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from taskrobust import MultiTaskLoss, SoftmaxMinimax
-from taskrobust.synthetic.rooms import LABELS, generate_scenes
-from taskrobust.vision.data import MaeCollate, Scenes
+from taskrobust.synthetic.rooms import LABELS
+from taskrobust.vision.data import MaeCollate, PairedFolders
+from taskrobust.vision.downstream.rooms import write_room_images
 from taskrobust.vision.mae.model import MultiModalMae
-from taskrobust.vision.modalities import Depth, Prepared, Rgb, SemSeg
+from taskrobust.vision.modalities import Normals, PixelMap, Rgb, SemSeg
 from taskrobust.vision.transforms.crops import JointCrop
+
+if TYPE_CHECKING:
+    from torchvision.tv_tensors import Mask
 
 
 @dataclass(frozen=True)
-class Brightness(Rgb):
-    source: ClassVar[str | None] = "rgb"  # predicts another modality's maps; None would read maps of its own
+class InverseDepth(PixelMap):
+    def decode(self, image: Image) -> "Mask":  # [C, H, W], 0 where unknown
+        from torchvision.tv_tensors import Mask
 
-    def outputs(self, patch_size: int) -> int:
-        return patch_size**2
+        millimeters = torch.from_numpy(np.array(image).astype(np.float32))[None]
+        return Mask((1000 / millimeters).where(millimeters > 0, 0))
 
-    def patch_losses(self, prediction: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
-        errors = (prediction.float() - mean_of_channels(prepared.values)).square().sum(-1)
-        return errors, prepared.valid[:, :, 0] * float(prediction.shape[-1])
+    def errors(self, prediction: Tensor, target: Tensor) -> Tensor:  # the default is L1
+        return (prediction - target).square()
 
-    def predicted_values(self, prediction: Tensor, prepared: Prepared) -> Tensor:
-        return prediction.repeat(1, 1, 3)
-
-    def picture(self, values: Tensor, prepared: Prepared) -> NDArray[np.uint8]:
-        return super().picture(mean_of_channels(values).repeat(1, 1, 3), prepared)
-
-
-def mean_of_channels(patches: Tensor) -> Tensor:
-    return patches.unflatten(-1, (3, -1)).mean(-2)
+    def colors(self, maps: Tensor) -> Tensor:  # for predictions drawn during training; the default is gray
+        return maps.clamp(0, 1) * maps.new_tensor([1.0, 0.8, 0.2])[:, None, None]
 
 
 torch.manual_seed(0)
 modalities = {
     "rgb": Rgb(),
-    "depth": Depth(),
+    "inverse": InverseDepth(),
     "semseg": SemSeg(num_classes=len(LABELS)),
-    "brightness": Brightness(),
+    "normals": Normals(),
 }
 model = MultiModalMae(
     modalities, image_size=32, patch_size=8, width=64, depth=2, heads=4, decoder_width=32, decoder_depth=1, visible=8
@@ -53,11 +50,13 @@ model = MultiModalMae(
 criterion = MultiTaskLoss(model.tasks, SoftmaxMinimax())
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 with tempfile.TemporaryDirectory() as folder:
-    generate_scenes(Path(folder), "train", 256, size=36)
-    rooms = Scenes(modalities, JointCrop(32, scale=(0.6, 1.0)), folder=Path(folder))
+    write_room_images(Path(folder), "train", 128, size=36)
+    maps = {"rgb": "rgb", "inverse": "depth", "semseg": "semseg", "normals": "normals"}
+    folders = {name: Path(folder, "train", map_) for name, map_ in maps.items()}
+    rooms = PairedFolders(modalities, JointCrop(32, scale=(0.6, 1.0)), folders=folders)
     collate = MaeCollate(modalities, 32)
     for step in range(40):
-        keys = [(32 * step % 256 + index, step // 8) for index in range(32)]  # (index, epoch)
+        keys = [(32 * step % 128 + index, step // 4) for index in range(32)]  # (index, epoch)
         total = criterion(model(**collate(rooms.__getitems__(keys))))
         total.backward()
         optimizer.step()

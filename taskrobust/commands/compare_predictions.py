@@ -44,8 +44,7 @@ def compare_predictions(
     References:
         Wang et al., Task-Robust Pre-Training for Worst-Case Downstream Adaptation, NeurIPS 2023, Figure 3.
     """
-    from taskrobust.vision.downstream.pictures import prediction_columns
-    from taskrobust.vision.qualitative import comparison_figure
+    from taskrobust.vision.figures import comparison_figure, prediction_columns
 
     models = _load(runs)
     sides = {label: size or model.image_size for label, model in models.items()}

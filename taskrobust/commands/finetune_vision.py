@@ -108,7 +108,7 @@ def finetune_vision(
     from taskrobust.training.run import Run
     from taskrobust.vision.downstream.hub import load_parameters, save_downstream
     from taskrobust.vision.downstream.model import DownstreamModel
-    from taskrobust.vision.downstream.pictures import prediction_sheet
+    from taskrobust.vision.figures import prediction_sheet
     from taskrobust.vision.mae.blocks import Block
 
     if rooms is not None:

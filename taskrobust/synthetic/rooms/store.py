@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from taskrobust._io.locks import locked, made_by_one
 from taskrobust._io.manifest import Manifest
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.synthetic.rooms.guesses import pseudo_labels as as_guessed
 from taskrobust.synthetic.rooms.labels import LABELS, OBJECTS, ROOMS
 from taskrobust.synthetic.rooms.render import render
@@ -39,12 +40,12 @@ class ScenesConfig:
         num_proc: Processes that generate them.
     """
 
-    folder: Path = Path("scenes")
+    folder: Annotated[Path, MAY_CHANGE] = Path("scenes")
     train: int = 20_000
     held_out: int = 1_000
     size: int = 72
     pseudo_labels: bool = True
-    num_proc: int = 1
+    num_proc: Annotated[int, MAY_CHANGE] = 1
 
 
 def prepare_scenes(config: ScenesConfig) -> None:
@@ -75,7 +76,7 @@ def generate_scenes(
     domain: Domain = "source",
     pseudo_labels: bool = False,
     seed: int = 0,
-    num_proc: int = 1,
+    num_proc: Annotated[int, MAY_CHANGE] = 1,
 ) -> None:
     """Generate rooms into a folder, unless they are there. Cut off, the same call goes on where it stopped.
 

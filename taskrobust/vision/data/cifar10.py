@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 
 from taskrobust._io.parquet import read_parquet_images
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.listing import in_part
 from taskrobust.vision.modalities import Modality
@@ -48,9 +49,9 @@ class Cifar10(ImageMaps):
         modalities: Mapping[str, Modality],
         transform: Transform,
         *,
-        root: Path,
+        root: Annotated[Path, MAY_CHANGE],
         split: str = "train",
-        on_error: OnError = "raise",
+        on_error: Annotated[OnError, MAY_CHANGE] = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(modalities, transform, on_error)

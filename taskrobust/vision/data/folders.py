@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.listing import Listing, Missing
 from taskrobust.vision.modalities import Modality
@@ -38,7 +40,7 @@ class PairedFolders(ImageMaps):
         *,
         folders: Mapping[str, Path],
         missing: Missing = "error",
-        on_error: OnError = "raise",
+        on_error: Annotated[OnError, MAY_CHANGE] = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(modalities, transform, on_error)
@@ -88,10 +90,10 @@ class ImageFolders(PairedFolders):
         modalities: Mapping[str, Modality],
         transform: Transform,
         *,
-        root: Path,
+        root: Annotated[Path, MAY_CHANGE],
         split: str = "train",
         missing: Missing = "error",
-        on_error: OnError = "raise",
+        on_error: Annotated[OnError, MAY_CHANGE] = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         root = Path(expand_variables(root))

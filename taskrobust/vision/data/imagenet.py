@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 from PIL import Image
 
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.vision.data.base import OnError
 from taskrobust.vision.data.folders import PairedFolders
 from taskrobust.vision.data.listing import Missing
@@ -52,11 +53,11 @@ class ImageNet(PairedFolders):
         modalities: Mapping[str, Modality],
         transform: Transform,
         *,
-        root: Path,
+        root: Annotated[Path, MAY_CHANGE],
         split: str = "train",
-        pseudo_labels: Path | None = None,
+        pseudo_labels: Annotated[Path | None, MAY_CHANGE] = None,
         missing: Missing = "error",
-        on_error: OnError = "raise",
+        on_error: Annotated[OnError, MAY_CHANGE] = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         folders = {"rgb": Path(expand_variables(root)) / split}
@@ -97,9 +98,9 @@ class ImageNetS50(PairedFolders):
         modalities: Mapping[str, Modality],
         transform: Transform,
         *,
-        root: Path,
+        root: Annotated[Path, MAY_CHANGE],
         split: str = "train-semi",
-        on_error: OnError = "raise",
+        on_error: Annotated[OnError, MAY_CHANGE] = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         root = Path(expand_variables(root))

@@ -4,13 +4,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 from pyarrow import ArrowException
 
 from taskrobust._io.manifest import Manifest
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.vision.data.base import ImageMaps, MapFile, OnError
 from taskrobust.vision.data.listing import Missing, in_part
 from taskrobust.vision.modalities import Modality
@@ -56,9 +57,9 @@ class ImageShards(ImageMaps):
         modalities: Mapping[str, Modality],
         transform: Transform,
         *,
-        folder: Path,
+        folder: Annotated[Path, MAY_CHANGE],
         missing: Missing = "error",
-        on_error: OnError = "raise",
+        on_error: Annotated[OnError, MAY_CHANGE] = "raise",
         part: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(modalities, transform, on_error)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from taskrobust.training.evaluation import Scores
 from taskrobust.vision.data import Images
-from taskrobust.vision.downstream.heads.base import Head
+from taskrobust.vision.downstream.heads import Head
 from taskrobust.vision.modalities import Modality
 
 

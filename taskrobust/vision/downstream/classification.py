@@ -8,9 +8,8 @@ from torch.nn import functional as F
 
 from taskrobust.vision.data import Images
 from taskrobust.vision.downstream.base import DownstreamTask
-from taskrobust.vision.downstream.heads.base import Head
-from taskrobust.vision.downstream.heads.linear import LinearHead
-from taskrobust.vision.downstream.metrics.top_k import TopK
+from taskrobust.vision.downstream.heads import Head, LinearHead
+from taskrobust.vision.downstream.metrics import TopK
 from taskrobust.vision.modalities import Modality
 
 

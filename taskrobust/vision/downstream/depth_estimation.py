@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskrobust.vision.downstream.base import DownstreamTask
-from taskrobust.vision.downstream.heads.base import Head
-from taskrobust.vision.downstream.metrics.depth_errors import DepthErrors
+from taskrobust.vision.downstream.heads import DptHead, Head
+from taskrobust.vision.downstream.metrics import DepthErrors
 from taskrobust.vision.modalities import Depth, Modality
+from taskrobust.vision.modalities.base import picture_of
 
 _SHARE: Final = 0.2
 
@@ -53,8 +54,6 @@ class DepthEstimation(DownstreamTask):
 
     def head(self, width: int, depth: int, patch_size: int) -> Head:
         """That of a dense prediction transformer."""
-        from taskrobust.vision.downstream.heads.dpt import DptHead  # takes seconds to import
-
         return DptHead(width, depth, patch_size, self.largest, self.channels)
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -71,8 +70,6 @@ class DepthEstimation(DownstreamTask):
 
     def pictures(self, predictions: Tensor, truth: Tensor) -> dict[str, NDArray[np.uint8]]:
         """From near (violet) to far (yellow) over the true range of each image; black where depth is unknown."""
-        from taskrobust.vision.qualitative import depth_pictures  # takes a while to import
-
         return {"prediction": depth_pictures(predictions, truth), "target": depth_pictures(truth, truth)}
 
 
@@ -82,3 +79,16 @@ def berhu(errors: Tensor, known: Tensor) -> Tensor:
     threshold = _SHARE * size.detach().where(known, 0).amax((1, 2), keepdim=True)
     squared = (size.square() + threshold.square()) / (2 * threshold.clamp(min=1e-6))
     return torch.where(size <= threshold, size, squared)
+
+
+def depth_pictures(meters: Tensor, truth: Tensor) -> NDArray[np.uint8]:
+    """From near (violet) to far (yellow) over the true range of each image, so that columns can be compared.
+
+    Args:
+        meters: Depth [N, H, W], predicted or the truth itself, which is black where it is unknown.
+        truth: True depth [N, H, W], 0 where unknown.
+
+    Returns:
+        RGB bytes [N, H, W, 3].
+    """
+    return picture_of(Depth(), meters[:, None], truth[:, None])

@@ -2,9 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from functools import reduce
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +10,7 @@ from torch import Tensor
 
 from taskrobust.vision.downstream.base import DownstreamTask
 from taskrobust.vision.downstream.model import DownstreamModel
-from taskrobust.vision.modalities.registry import from_plain, to_plain
+from taskrobust.vision.modalities.registry import class_at, from_plain, plain, to_plain
 
 _CONFIG: Final = "config.json"
 _WEIGHTS: Final = "model.safetensors"
@@ -27,12 +24,8 @@ def save_downstream(model: DownstreamModel, state: Mapping[str, Tensor], folder:
         state: Its parameters, as ``state_dict`` has them.
         folder: A new folder.
     """
-    task = model.task
     config = {
-        "task": {
-            "class_path": f"{type(task).__module__}:{type(task).__qualname__}",
-            "init_args": asdict(task),  # type: ignore[call-overload]
-        },
+        "task": plain(model.task),
         "inputs": to_plain(model.inputs),
         "image_size": model.image_size,
         "patch_size": model.patch_size,
@@ -58,7 +51,9 @@ def load_downstream(place: Path) -> DownstreamModel:
     if "task" not in config:
         raise ValueError(f"Expected a fine-tuned model, {place} holds another one.")
     task, inputs = config.pop("task"), config.pop("inputs")
-    model = DownstreamModel(_class_at(task["class_path"])(**task["init_args"]), from_plain(inputs), **config)
+    model = DownstreamModel(
+        class_at(task["class_path"], DownstreamTask, "task")(**task["init_args"]), from_plain(inputs), **config
+    )
     load_parameters(model, folder)
     return model
 
@@ -66,14 +61,3 @@ def load_downstream(place: Path) -> DownstreamModel:
 def load_parameters(model: DownstreamModel, folder: Path) -> None:
     """Take over the parameters that ``save_downstream`` wrote."""
     model.load_state_dict(load_file(folder / _WEIGHTS))
-
-
-def _class_at(path: str) -> type[DownstreamTask]:
-    module, _, name = path.partition(":")
-    try:
-        found = reduce(getattr, name.split("."), import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"Expected a task at {path!r}, found none. Install the package that holds it.") from error
-    if not (isinstance(found, type) and issubclass(found, DownstreamTask)):
-        raise ValueError(f"Expected a task at {path!r}, got {found!r}.")
-    return found

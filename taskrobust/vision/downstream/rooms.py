@@ -1,18 +1,24 @@
-"""Generated rooms to fine-tune on."""
+"""Generated rooms to fine-tune on, and rooms as image files."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import numpy as np
+from PIL import Image
 
 from taskrobust._io.locks import made_by_one
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.synthetic.rooms import generate_scenes
-from taskrobust.synthetic.rooms.rooms import Domain, Split
+from taskrobust.synthetic.rooms.render import render
+from taskrobust.synthetic.rooms.rooms import Domain, Split, generator_of, make_scene
 from taskrobust.synthetic.rooms.store import MANIFEST
 from taskrobust.vision.data import Images, Scenes
 from taskrobust.vision.modalities import Modality
+from taskrobust.vision.modalities.normals import normals_from_depth
 from taskrobust.vision.transforms.crops import Transform
 
 _SEED: Final = 1
@@ -34,13 +40,13 @@ class RoomsConfig:
         num_proc: Processes that generate them.
     """
 
-    folder: Path = Path("rooms")
+    folder: Annotated[Path, MAY_CHANGE] = Path("rooms")
     train: int = 2000
     held_out: int = 300
     test: int = 500
     size: int = 72
     domain: Domain = "source"
-    num_proc: int = 1
+    num_proc: Annotated[int, MAY_CHANGE] = 1
 
 
 def prepare_rooms(config: RoomsConfig) -> None:
@@ -69,3 +75,26 @@ def prepare_rooms(config: RoomsConfig) -> None:
 def rooms_of(config: RoomsConfig, split: str) -> Callable[[Mapping[str, Modality], Transform], Images]:
     """What reads the rooms of a split: train, held-out or test."""
     return partial(Scenes, folder=config.folder / split)
+
+
+def write_room_images(folder: Path, split: Split, images: int, size: int, domain: Domain = "source") -> None:
+    """Write rooms with surface normals as the PNG files that ``ImageFolders`` reads.
+
+    The files are ``folder / split / map / rooms / number.png`` for rgb, depth (millimeters), semseg and normals.
+
+    Args:
+        folder: Root folder.
+        split: train, val or test.
+        images: Number of rooms.
+        size: Side of the images in pixels.
+        domain: Kind of rooms, see ``RoomsConfig``.
+    """
+    for number in range(images):
+        generator = generator_of(split, number, domain, _SEED)
+        scene = make_scene(generator, domain)
+        maps = render(scene, size, generator)._asdict()
+        normals = normals_from_depth(maps["depth"].astype(np.float32) / 1000, scene.camera.focal)
+        for name, values in {**maps, "normals": normals}.items():
+            path = folder / split / name / "rooms" / f"{number:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)

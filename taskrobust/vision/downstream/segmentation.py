@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from taskrobust.vision.downstream.base import DownstreamTask
-from taskrobust.vision.downstream.heads.base import Head
-from taskrobust.vision.downstream.heads.convnext import ConvNextHead
-from taskrobust.vision.downstream.metrics.iou import Iou
+from taskrobust.vision.downstream.heads import ConvNextHead, Head
+from taskrobust.vision.downstream.metrics import Iou
 from taskrobust.vision.modalities import Modality, SemSeg
+from taskrobust.vision.modalities.base import picture_of
 from taskrobust.vision.modalities.semseg import VOID
 
 
@@ -65,6 +65,16 @@ class Segmentation(DownstreamTask):
 
     def pictures(self, predictions: Tensor, truth: Tensor) -> dict[str, NDArray[np.uint8]]:
         """A color for each class; void is black."""
-        from taskrobust.vision.qualitative import segmentation_pictures  # takes a while to import
-
         return {"prediction": segmentation_pictures(predictions.argmax(1)), "target": segmentation_pictures(truth)}
+
+
+def segmentation_pictures(labels: Tensor) -> NDArray[np.uint8]:
+    """A color for each class, the same as in the pictures of pre-training; void is black.
+
+    Args:
+        labels: Classes, whole numbers [N, H, W].
+
+    Returns:
+        RGB bytes [N, H, W, 3].
+    """
+    return picture_of(SemSeg(stride=1), labels[:, None].long(), labels[:, None])

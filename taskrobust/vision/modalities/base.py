@@ -129,3 +129,10 @@ def from_patches(patches: Tensor, grid: tuple[int, int], channels: int) -> Tenso
 def to_bytes(colors: Tensor) -> NDArray[np.uint8]:
     """RGB bytes [B, H, W, 3] of colors [B, 3, H, W] between 0 and 1; what lies outside is clipped."""
     return (colors.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def picture_of(modality: Modality, maps: Tensor, truth: Tensor) -> NDArray[np.uint8]:
+    """RGB bytes [B, H, W, 3] of maps [B, C, H, W] in the range of colors of the truth, which is known where above 0."""
+    values, grid = to_patches(maps, patch_size=1)
+    scale, _ = to_patches(truth, patch_size=1)
+    return modality.picture(values, Prepared(scale, scale > 0, grid))

@@ -1,37 +1,36 @@
 """Distances from the camera."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from taskrobust.vision.modalities.base import Modality, Prepared, from_patches, to_bytes, to_patches
+from taskrobust.vision.modalities.base import Prepared, from_patches, to_bytes, to_patches
+from taskrobust.vision.modalities.pixel_map import PixelMap
 
 if TYPE_CHECKING:
     from torchvision.tv_tensors import TVTensor
 
 
 @dataclass(frozen=True)
-class Depth(Modality):
+class Depth(PixelMap):
     r"""Depth, standardized in each image and predicted with the absolute error.
 
     .. math:: \hat d = \frac{d - \mu}{\sqrt{\sigma^2 + 10^{-6}}}
 
-    with mean and variance of the central 80 % of the image's known pixels, so that neither unit, nor offset, nor a few
-    far pixels matter. Level 0 means unknown: such a pixel is embedded as the mean and predicted at no loss.
+    with mean and variance of the central 80 % of the image's known pixels, so that the unit, the offset and a few far
+    pixels do not matter. Level 0 means unknown: the pixel is embedded as the mean and has no loss.
 
     Args:
         unit: Meters that one level of a file stands for.
     """
 
     unit: float = 0.001
-    suffixes: ClassVar[tuple[str, ...]] = (".png",)
 
     def __post_init__(self) -> None:
         if not self.unit > 0:
@@ -46,15 +45,6 @@ class Depth(Modality):
         levels = np.asarray(image).astype(np.float32)
         return tv_tensors.Mask(torch.from_numpy(levels)[None].mul_(self.unit))
 
-    def pack(self, crop: "TVTensor") -> Tensor:
-        """Meters, float32 [1, S, S]."""
-        meters: Tensor = crop.as_subclass(Tensor)
-        return meters.contiguous()
-
-    def missing(self, size: int) -> Tensor:
-        """Unknown everywhere."""
-        return torch.zeros(1, size, size)
-
     def prepare(self, packed: Tensor, present: Tensor, patch_size: int) -> Prepared:
         """Standardized depth, 0 where unknown."""
         patches, grid = to_patches(packed, patch_size)
@@ -62,24 +52,6 @@ class Depth(Modality):
         mean, deviation = _central_moments(patches.flatten(1), valid.flatten(1))
         values = (patches - mean[:, None, None]) / deviation[:, None, None]
         return Prepared(values.where(valid, 0), valid, grid)
-
-    def embedding(self, width: int, patch_size: int) -> nn.Module:
-        """A linear map of the patch_size² values."""
-        return nn.Linear(self.outputs(patch_size), width)
-
-    def outputs(self, patch_size: int) -> int:
-        """A value for each pixel."""
-        return patch_size**2
-
-    def patch_losses(self, prediction: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
-        """Absolute errors of the known pixels."""
-        errors = F.l1_loss(prediction.float(), prepared.values, reduction="none")
-        known = prepared.valid.float()
-        return (errors * known).sum(-1), known.sum(-1)
-
-    def predicted_values(self, prediction: Tensor, prepared: Prepared) -> Tensor:
-        """The prediction itself."""
-        return prediction
 
     def picture(self, values: Tensor, prepared: Prepared) -> NDArray[np.uint8]:
         """From near (violet) to far (yellow) over the true range of each image; black where depth is unknown."""

@@ -11,14 +11,13 @@ from taskrobust.vision.modalities.base import Modality
 
 def to_plain(modalities: Mapping[str, Modality]) -> list[dict[str, Any]]:
     """Name, class and fields of each modality. A list, as their order is that of the tasks and JSON may sort keys."""
-    return [
-        {
-            "name": name,
-            "class_path": f"{type(modality).__module__}:{type(modality).__qualname__}",
-            "init_args": asdict(modality),  # type: ignore[call-overload]
-        }
-        for name, modality in modalities.items()
-    ]
+    return [{"name": name, **plain(modality)} for name, modality in modalities.items()]
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Class and fields of a modality or a task."""
+    cls = type(settings)
+    return {"class_path": f"{cls.__module__}:{cls.__qualname__}", "init_args": asdict(settings)}
 
 
 def from_plain(entries: Sequence[Mapping[str, Any]]) -> dict[str, Modality]:
@@ -27,15 +26,22 @@ def from_plain(entries: Sequence[Mapping[str, Any]]) -> dict[str, Modality]:
     Raises:
         ValueError: If a class cannot be imported or is no modality.
     """
-    return {entry["name"]: _class_at(entry["class_path"])(**entry["init_args"]) for entry in entries}
+    return {
+        entry["name"]: class_at(entry["class_path"], Modality, "modality")(**entry["init_args"]) for entry in entries
+    }
 
 
-def _class_at(path: str) -> type[Modality]:
+def class_at(path: str, base: type, kind: str) -> Any:
+    """Import the subclass of ``base``, in errors called ``kind``, at module:name.
+
+    Raises:
+        ValueError: If there is none.
+    """
     module, _, name = path.partition(":")
     try:
         found = reduce(getattr, name.split("."), import_module(module))
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"Expected a modality at {path!r}, found none. Install the package that holds it.") from error
-    if not (isinstance(found, type) and issubclass(found, Modality)):
-        raise ValueError(f"Expected a modality at {path!r}, got {found!r}.")
+        raise ValueError(f"Expected a {kind} at {path!r}, found none. Install the package that contains it.") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"Expected a {kind} at {path!r}, got {found!r}.")
     return found

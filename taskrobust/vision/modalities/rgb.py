@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from taskrobust.vision.modalities.base import Modality, Prepared, from_patches, to_bytes, to_patches
+from taskrobust.vision.modalities.base import Prepared, from_patches, to_bytes, to_patches
+from taskrobust.vision.modalities.pixel_map import PixelMap
 
 if TYPE_CHECKING:
     from torchvision.tv_tensors import TVTensor
@@ -23,9 +24,10 @@ STD: Final = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Rgb(Modality):
+class Rgb(PixelMap):
     """Colors, standardized by ImageNet's mean and deviation and predicted with the squared error."""
 
+    channels: ClassVar[int] = 3
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png")
 
     def decode(self, image: Image) -> "TVTensor":
@@ -33,11 +35,6 @@ class Rgb(Modality):
         from torchvision import tv_tensors
 
         return tv_tensors.Image(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
-
-    def pack(self, crop: "TVTensor") -> Tensor:
-        """The same bytes, [3, S, S]."""
-        colors: Tensor = crop.as_subclass(Tensor)
-        return colors.contiguous()
 
     def missing(self, size: int) -> Tensor:
         """Black."""
@@ -52,21 +49,9 @@ class Rgb(Modality):
             channels[:, :, channel].div_(255 * std).sub_(mean / std)
         return Prepared(values, present[:, None, None].expand(-1, values.shape[1], 1), grid)
 
-    def embedding(self, width: int, patch_size: int) -> nn.Module:
-        """A linear map of the 3 · patch_size² values."""
-        return nn.Linear(self.outputs(patch_size), width)
-
-    def outputs(self, patch_size: int) -> int:
-        """A value for each channel and pixel."""
-        return 3 * patch_size**2
-
     def patch_losses(self, prediction: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
         """Squared errors."""
         return _squared_errors(prediction, prepared.values), prepared.valid[:, :, 0] * float(prediction.shape[-1])
-
-    def predicted_values(self, prediction: Tensor, prepared: Prepared) -> Tensor:
-        """The prediction itself."""
-        return prediction
 
     def picture(self, values: Tensor, prepared: Prepared) -> NDArray[np.uint8]:
         """The colors."""

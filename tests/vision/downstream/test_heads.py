@@ -3,10 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from taskrobust.vision.downstream import Classification, DepthEstimation, DownstreamTask, Segmentation
-from taskrobust.vision.downstream.heads.base import Head, patch_map
-from taskrobust.vision.downstream.heads.convnext import ConvNextHead
-from taskrobust.vision.downstream.heads.dpt import DptHead
-from taskrobust.vision.downstream.heads.linear import LinearHead
+from taskrobust.vision.downstream.heads import ConvNextHead, DptHead, Head, LinearHead, patch_map
 from taskrobust.vision.downstream.model import DownstreamModel
 from taskrobust.vision.modalities import Rgb
 

@@ -8,10 +8,7 @@ from torch import Tensor
 
 from taskrobust import Outputs, TaskLosses
 from taskrobust.vision.downstream.base import Predicted
-from taskrobust.vision.downstream.metrics.depth_errors import DepthErrors
-from taskrobust.vision.downstream.metrics.iou import Iou
-from taskrobust.vision.downstream.metrics.sums import SumScores
-from taskrobust.vision.downstream.metrics.top_k import TopK
+from taskrobust.vision.downstream.metrics import DepthErrors, Iou, SumScores, TopK
 
 CPU = torch.device("cpu")
 VOID = 255

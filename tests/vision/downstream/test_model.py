@@ -10,7 +10,7 @@ from torch import Tensor
 from taskrobust.vision.downstream import Classification, DepthEstimation, DownstreamTask, LinearProbe, Segmentation
 from taskrobust.vision.downstream.hub import load_downstream, save_downstream
 from taskrobust.vision.downstream.model import DownstreamModel
-from taskrobust.vision.downstream.pictures import prediction_columns, prediction_sheet
+from taskrobust.vision.figures import prediction_columns, prediction_sheet
 from taskrobust.vision.mae.model import MultiModalMae
 
 CLASSES = 5

@@ -6,8 +6,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from taskrobust.vision.downstream.depth_estimation import depth_pictures
+from taskrobust.vision.downstream.segmentation import segmentation_pictures
+from taskrobust.vision.figures import comparison_figure
 from taskrobust.vision.modalities import Depth, SemSeg
-from taskrobust.vision.qualitative import comparison_figure, depth_pictures, segmentation_pictures
 
 COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
 

@@ -1,11 +1,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.synthetic.rooms.store import MANIFEST, RECORDS
 from taskrobust.training.data import Key
 from taskrobust.vision.data.base import Images, Sample
@@ -31,7 +32,9 @@ class Scenes(Images):
         ValueError: If the folder holds no finished rooms, or a modality is not among them.
     """
 
-    def __init__(self, modalities: Mapping[str, Modality], transform: Transform, *, folder: Path) -> None:
+    def __init__(
+        self, modalities: Mapping[str, Modality], transform: Transform, *, folder: Annotated[Path, MAY_CHANGE]
+    ) -> None:
         self.folder = Path(expand_variables(folder))
         manifest = MANIFEST.read_complete(self.folder)
         self.name = f"generated rooms ({manifest['options']['domain']})"

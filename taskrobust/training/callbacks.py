@@ -4,14 +4,78 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from taskrobust._io.atomic import replacing
 
 if TYPE_CHECKING:
+    import numpy as np
+    from accelerate import Accelerator
     from accelerate.tracking import GeneralTracker
+    from numpy.typing import NDArray
+    from rich.console import Console
     from rich.progress import TaskID
+    from torch import nn
 
+    from taskrobust.loss import MultiTaskLoss
     from taskrobust.training.evaluation import Evaluation
-    from taskrobust.training.trainer import Trainer
+    from taskrobust.training.recipe import Recipe
+    from taskrobust.training.run_folder import RunFolder
+
+
+class Progress(Protocol):
+    """The position in a run.
+
+    Attributes:
+        step: Number of optimizer steps so far.
+        samples: Number of samples so far, over all ranks.
+        best: The worst risk, or the negative score, of the best model so far.
+        best_step: Step of that model.
+    """
+
+    step: int
+    samples: int
+    best: float
+    best_step: int
+
+
+class Training(Protocol):
+    """What callbacks see of the trainer.
+
+    Attributes:
+        recipe: Model, data and criterion.
+        folder: The run folder.
+        accelerator: Device, precision and process group.
+        criterion: The criterion; ``criterion.last`` has the values of the last step.
+        bare_model: The model without wrappers.
+        console: Where messages are printed.
+        steps: Optimizer steps of the run.
+        samples_per_step: Samples per step over all ranks.
+        is_main: Whether this is the main rank.
+        should_stop: Set it to end training after the current step, as if it were the last. All ranks must agree.
+    """
+
+    recipe: "Recipe"
+    folder: "RunFolder"
+    accelerator: "Accelerator"
+    criterion: "MultiTaskLoss"
+    bare_model: "nn.Module"
+    console: "Console"
+    steps: int
+    samples_per_step: int
+    is_main: bool
+    should_stop: bool
+
+    @property
+    def progress(self) -> Progress:
+        """The position in the run."""
+
+    @property
+    def evaluated_model(self) -> "nn.Module":
+        """The model that is evaluated and exported: the average of the parameters if there is one."""
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar, once for all ranks."""
 
 
 class Callback:
@@ -26,13 +90,13 @@ class Callback:
         ...         trainer.should_stop = evaluation.worst < 0.1
     """
 
-    def on_start(self, trainer: "Trainer") -> None:
+    def on_start(self, trainer: Training) -> None:
         """Called before the first step of this process, after a checkpoint was loaded."""
 
-    def on_step(self, trainer: "Trainer") -> None:
+    def on_step(self, trainer: Training) -> None:
         """Called after each optimizer step; ``trainer.progress.step`` is its number, from 1."""
 
-    def on_metrics(self, trainer: "Trainer", line: Mapping[str, Any]) -> None:
+    def on_metrics(self, trainer: Training, line: Mapping[str, Any]) -> None:
         """Called on the main rank for each line of metrics.jsonl.
 
         Args:
@@ -40,7 +104,7 @@ class Callback:
             line: The line. Its ``split`` is ``train`` for the mean over the last steps.
         """
 
-    def on_evaluation(self, trainer: "Trainer", evaluation: "Evaluation", split: str, best: bool) -> None:
+    def on_evaluation(self, trainer: Training, evaluation: "Evaluation", split: str, best: bool) -> None:
         """Called after each evaluation.
 
         Args:
@@ -50,17 +114,17 @@ class Callback:
             best: Whether it is the best on held-out data so far, or a report of the best model.
         """
 
-    def on_checkpoint(self, trainer: "Trainer") -> None:
+    def on_checkpoint(self, trainer: Training) -> None:
         """Called after a checkpoint was written."""
 
-    def on_end(self, trainer: "Trainer") -> None:
+    def on_end(self, trainer: Training) -> None:
         """Called when training ends, also by an error or a signal."""
 
 
-class Progress(Callback):
+class ProgressBar(Callback):
     """Shows a progress bar in a terminal, and one line per ``log_every`` steps elsewhere."""
 
-    def on_start(self, trainer: "Trainer") -> None:
+    def on_start(self, trainer: Training) -> None:
         """Start the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -78,11 +142,11 @@ class Progress(Callback):
         self._task: TaskID = self._bar.add_task("training", total=trainer.steps, completed=steps, state="")
         self._bar.start()
 
-    def on_step(self, trainer: "Trainer") -> None:
+    def on_step(self, trainer: Training) -> None:
         """Advance the bar."""
         self._bar.update(self._task, completed=trainer.progress.step)
 
-    def on_metrics(self, trainer: "Trainer", line: Mapping[str, Any]) -> None:
+    def on_metrics(self, trainer: Training, line: Mapping[str, Any]) -> None:
         """Show the loss, the worst task and the throughput."""
         if line["split"] != "train":
             return
@@ -98,7 +162,7 @@ class Progress(Callback):
             left = timedelta(seconds=round(samples_left / line["samples_per_second"]))
             trainer.say(f"step {step} of {trainer.steps}: {state}, {left} left")
 
-    def on_evaluation(self, trainer: "Trainer", evaluation: "Evaluation", split: str, best: bool) -> None:
+    def on_evaluation(self, trainer: Training, evaluation: "Evaluation", split: str, best: bool) -> None:
         """Print the scores, or the mean and the largest risk."""
         if evaluation.scores:
             results = ", ".join(f"{name} {score:.4f}" for name, score in evaluation.scores.items())
@@ -111,7 +175,7 @@ class Progress(Callback):
             + ((", the best so far" if split == "held_out" else ", of the best model") if best else "")
         )
 
-    def on_end(self, trainer: "Trainer") -> None:
+    def on_end(self, trainer: Training) -> None:
         """Remove the bar."""
         if hasattr(self, "_bar"):
             self._bar.stop()
@@ -120,10 +184,8 @@ class Progress(Callback):
 class Pictures(Callback):
     """Draws what the model predicts at each evaluation on held-out data, into the run's ``pictures/``."""
 
-    def on_evaluation(self, trainer: "Trainer", evaluation: "Evaluation", split: str, best: bool) -> None:
+    def on_evaluation(self, trainer: Training, evaluation: "Evaluation", split: str, best: bool) -> None:
         """Draw the pictures of the recipe."""
-        from taskrobust.training.checkpoint import save_pictures
-
         draw, accelerator = trainer.recipe.pictures, trainer.accelerator
         if draw is None or split != "held_out" or not trainer.is_main or accelerator.is_fsdp2:
             return
@@ -134,7 +196,7 @@ class Pictures(Callback):
             pictures = draw(model)
         model.train(training)
         try:
-            save_pictures(trainer.folder.pictures, pictures, trainer.progress.step)
+            _save_pictures(trainer.folder.pictures, pictures, trainer.progress.step)
         except OSError as error:
             trainer.say(f"The pictures of step {trainer.progress.step} could not be written ({error}).")
 
@@ -154,7 +216,7 @@ class Trackers(Callback):
         self.project = project
         self._trackers: list[GeneralTracker] = []
 
-    def on_start(self, trainer: "Trainer") -> None:
+    def on_start(self, trainer: Training) -> None:
         """Start the trackers on the main rank.
 
         Raises:
@@ -167,18 +229,18 @@ class Trackers(Callback):
             self._trackers.append(tracker)
             self._attempt(trainer, tracker, tracker.start)
 
-    def on_metrics(self, trainer: "Trainer", line: Mapping[str, Any]) -> None:
+    def on_metrics(self, trainer: Training, line: Mapping[str, Any]) -> None:
         """Send a line."""
         values = curves(line)
         for tracker in list(self._trackers):
             self._attempt(trainer, tracker, lambda tracker=tracker: tracker.log(values, step=line["step"]))
 
-    def on_checkpoint(self, trainer: "Trainer") -> None:
+    def on_checkpoint(self, trainer: Training) -> None:
         """Write what TensorBoard buffers, so that a run that is killed resumes without gaps in its curves."""
         for tracker in [tracker for tracker in self._trackers if tracker.name == "tensorboard"]:
             self._attempt(trainer, tracker, tracker.writer.flush)
 
-    def on_end(self, trainer: "Trainer") -> None:
+    def on_end(self, trainer: Training) -> None:
         """Close the trackers."""
         for tracker in list(self._trackers):
             self._attempt(trainer, tracker, tracker.finish)
@@ -200,7 +262,7 @@ class Trackers(Callback):
         os.environ.setdefault("TRACKIO_DIR", str((folder / "trackio").absolute()))
         return make(self.project, name=run_name, resume="allow")
 
-    def _attempt(self, trainer: "Trainer", tracker: "GeneralTracker", action: Any) -> None:
+    def _attempt(self, trainer: Training, tracker: "GeneralTracker", action: Any) -> None:
         try:
             action()
         except Exception as error:  # whatever a tracker raises, it does not end the run
@@ -231,3 +293,18 @@ def curves(line: Mapping[str, Any]) -> dict[str, float]:
     for kind in ("risk", "weight"):
         values |= {f"{kind}/{task}": value for task, value in line[f"{kind}s"].items()}
     return {name: value for name, value in values.items() if value is not None and value == value}
+
+
+def _save_pictures(folder: Path, pictures: Mapping[str, "NDArray[np.uint8]"], step: int) -> None:
+    """Write pictures of a step as PNG.
+
+    Raises:
+        OSError: If one could not be written.
+    """
+    from PIL import Image
+
+    folder.mkdir(exist_ok=True)
+    for name, picture in pictures.items():
+        path = folder / f"step-{step:08d}-{name}.png"
+        with replacing(path) as unfinished:
+            Image.fromarray(picture).save(unfinished, "PNG")

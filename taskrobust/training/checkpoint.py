@@ -3,16 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from numpy.typing import NDArray
-from PIL import Image
 
 from taskrobust._io.atomic import checksum, replacing
 from taskrobust.training.distributed import any_rank
@@ -154,19 +151,6 @@ def export_model(folder: Path, write: Callable[[Path], None], step: int, evaluat
     except Exception as error:  # on a full disk safetensors and torch raise errors of their own
         return error
     return None
-
-
-def save_pictures(folder: Path, pictures: Mapping[str, NDArray[np.uint8]], step: int) -> None:
-    """Write pictures of a step as PNG.
-
-    Raises:
-        OSError: If one could not be written.
-    """
-    folder.mkdir(exist_ok=True)
-    for name, picture in pictures.items():
-        path = folder / f"step-{step:08d}-{name}.png"
-        with replacing(path) as unfinished:
-            Image.fromarray(picture).save(unfinished, "PNG")
 
 
 def _flush(path: Path) -> None:

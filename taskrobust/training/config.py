@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.faults import OnNonfinite
 from taskrobust.training.callbacks import Callback
-
-Resume = Literal["auto", "never"]
+from taskrobust.training.run_folder import Resume
 
 
 @dataclass(kw_only=True)

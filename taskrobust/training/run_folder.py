@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -12,7 +12,8 @@ from taskrobust import __version__
 from taskrobust._io.atomic import write_atomically
 from taskrobust._io.locks import exclusive
 from taskrobust._io.settings import check_same_settings
-from taskrobust.training.config import Resume
+
+Resume = Literal["auto", "never"]
 
 CONFIG = "config.yaml"
 RUN = "run.json"

@@ -17,8 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from taskrobust._io.atomic import remove_leftovers
 from taskrobust.outputs import pool_batches
-from taskrobust.training.callbacks import Callback, Pictures, Trackers
-from taskrobust.training.callbacks import Progress as ShowProgress
+from taskrobust.training.callbacks import Callback, Pictures, ProgressBar, Trackers
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints, ExportError, export_model
 from taskrobust.training.config import LoopConfig, RunConfig
 from taskrobust.training.data import ErrorsAsBatches, ErrorsAsSamples, GlobalBatchSampler, Key, Samples
@@ -98,7 +97,7 @@ class Trainer:
         self.reported: dict[str, Evaluation] = {}
         self.should_stop = False
         self._checkpointed: int | None = None
-        self.callbacks: list[Callback] = [Trackers(config.trackers), ShowProgress(), Pictures(), *config.callbacks]
+        self.callbacks: list[Callback] = [Trackers(config.trackers), ProgressBar(), Pictures(), *config.callbacks]
         self.metrics = Metrics(
             folder.metrics,
             self.criterion,

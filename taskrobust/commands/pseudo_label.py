@@ -1,4 +1,4 @@
-"""The command that makes depth and class maps for a folder of images, with models that were trained for it."""
+"""The command that makes depth and class maps for a folder of images with pretrained models."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from taskrobust.vision.modalities import Rgb
 from taskrobust.vision.pseudo_labels.labelers import DepthKind, DepthLabeler, Labeler, Precision, SemSegLabeler
 
 MANIFEST: Final = "pseudo_labels.json"
-"""The file that says which models made the maps of a folder."""
+"""The file that names the models of the maps in a folder."""
 
 
 def pseudo_label(
@@ -32,38 +32,37 @@ def pseudo_label(
 ) -> None:
     """Makes depth and class maps for a folder of images.
 
-    An image SOURCE/CLASS/STEM.jpg (or .jpeg, .png; one class folder ``all`` will do) gets OUTPUT/depth/CLASS/STEM.png
-    of 16 bits and OUTPUT/semseg/CLASS/STEM.png of 8 bits, both of its own size. With ROOT/train/rgb as SOURCE and
-    ROOT/train as OUTPUT the maps lie where pre-training looks for them. Images are read as pre-training reads them: as
-    RGB, transparency dropped, the EXIF orientation not applied.
+    For an image SOURCE/CLASS/STEM.jpg (or .jpeg, .png; a single class folder may be named ``all``) it writes
+    OUTPUT/depth/CLASS/STEM.png (16 bits) and OUTPUT/semseg/CLASS/STEM.png (8 bits), both of the image's size. With
+    ROOT/train/rgb as SOURCE and ROOT/train as OUTPUT, pre-training finds the maps. Images are read as in pre-training:
+    as RGB, without transparency, ignoring the EXIF orientation.
 
-    Run again after an interruption, it goes on where it stopped. Several processes, started by torchrun, share the
-    images. OUTPUT/pseudo_labels.json names the models; maps of other models in the same folder are refused.
+    An interrupted command resumes when run again. Several processes, started by torchrun, share the images.
+    OUTPUT/pseudo_labels.json names the models; maps of different models in one folder are an error.
 
-    Depth: a larger number is farther. Meters are stored as millimeters. What has no unit fills 1 to 65535 in every
+    Depth: larger is farther. Metric depth is stored in millimeters. Depth without a unit is scaled to 1 to 65535 per
     image; inverse depth (MiDaS) is negated, so it stays linear in one over the distance. Pre-training standardizes
-    every image, so that unit and offset do not matter. The public MultiMAE used Omnidata's DPT, which predicts depth,
-    not its inverse, and which transformers does not host: the default is a model of the same architecture.
+    each image, so that unit and offset do not matter. The public MultiMAE used Omnidata's DPT, which predicts depth,
+    not its inverse, and is not available in transformers: the default is a model of the same architecture.
 
-    Classes: each pixel has the class of the largest score, 0 to 132 for the 133 of COCO's panoptic labels; void (255)
+    Classes: each pixel has the class with the largest score, 0 to 132 for the 133 panoptic labels of COCO; void (255)
     is never written.
 
     Args:
         source: Folder of class folders of images.
         output: Folder for the maps.
-        depth_model: Depth estimation model of transformers: a folder or a name on the hub. Null makes no depth.
-        semseg_model: Mask2Former of transformers: a folder or a name on the hub. Null makes no class maps.
+        depth_model: Depth estimation model of transformers: a folder or a name on the hub. Null disables depth.
+        semseg_model: Mask2Former of transformers: a folder or a name on the hub. Null disables class maps.
         depth_kind: What the depth model predicts: metric (meters), relative (larger is farther) or inverse (larger is
-            nearer). Auto knows MiDaS DPT, Depth Anything, ZoeDepth, GLPN and Depth Pro.
-        batch_size: Images that a model reads at once. Only images that it reads at the same size go together.
+            nearer). Auto recognizes MiDaS DPT, Depth Anything, ZoeDepth, GLPN and Depth Pro.
+        batch_size: Images per batch, all of the same size after preprocessing.
         workers: Processes that read images, and threads that write maps. 0 reads in the main process.
-        device: Auto takes an accelerator where there is one.
-        precision: Of the matrix products: fp32 is float32. fp16 needs an accelerator.
-        on_error: What to do about a file that is no image, or half of one: raise an error, or skip it and count it.
+        device: Auto uses an accelerator if there is one.
+        precision: Precision of matrix products: fp32 is float32; fp16 requires an accelerator.
+        on_error: How to treat a file that is not an image or is truncated: raise an error, or skip and count it.
 
     Raises:
-        ValueError: If an option, a checkpoint or an image is not as it should be, or ``output`` holds maps of another
-            origin.
+        ValueError: If an option, a checkpoint or an image is invalid, or ``output`` holds maps of other models.
 
     References:
         Bachmann et al., MultiMAE: Multi-modal Multi-task Masked Autoencoders, ECCV 2022, section 3.4.
@@ -92,15 +91,15 @@ def pseudo_label(
 
 
 def find_images(source: Path) -> list[str]:
-    """The images of a folder of class folders, as sorted paths CLASS/FILE from there.
+    """The images in a folder of class folders, as sorted relative paths CLASS/FILE.
 
     Raises:
-        ValueError: If there are none, some lie outside of class folders, or two would have the same map.
+        ValueError: If there are none, some are outside of class folders, or two would have the same map.
     """
     from taskrobust.vision.pseudo_labels.label_images import map_of
 
     if not source.is_dir():
-        raise ValueError(f"Expected a folder of class folders of images, {source} is none.")
+        raise ValueError(f"Expected a folder of class folders of images, {source} is not a folder.")
     if [entry for entry in os.scandir(source) if _is_image(entry)]:
         raise ValueError(f"Expected images in class folders such as {source / 'all'}, found some in {source} itself.")
     images: dict[str, str] = {}
@@ -113,7 +112,7 @@ def find_images(source: Path) -> list[str]:
     if not images:
         raise ValueError(
             f"Expected images ({', '.join(Rgb.suffixes)}) in class folders of {source}, found none. "
-            "Of a data set ROOT/train/rgb/CLASS/FILE name ROOT/train/rgb."
+            "For a data set ROOT/train/rgb/CLASS/FILE, use ROOT/train/rgb."
         )
     return list(images.values())
 
@@ -132,10 +131,10 @@ def _device(name: Literal["auto", "cpu"]) -> torch.device:
 
 
 def _claim(output: Path, labelers: Sequence[Labeler]) -> None:
-    """Writes down which models make the maps, unless the folder holds maps of others."""
+    """Record the models of the maps, unless the folder holds maps of others."""
     from taskrobust.vision.pseudo_labels.label_images import rank
 
-    # Folders before the manifest: another process writes them the other way round.
+    # Folders before the manifest: another process writes them in the opposite order.
     there = {labeler.modality for labeler in labelers if _has_entries(output / labeler.modality)}
     before = _read_manifest(output)
     manifest = dict(before)
@@ -145,13 +144,13 @@ def _claim(output: Path, labelers: Sequence[Labeler]) -> None:
             manifest[name] = now
         elif name not in before:
             raise ValueError(
-                f"Expected no maps in {output / name}, or some that {output / MANIFEST} knows of, found others. "
-                "Name another output."
+                f"Expected no maps in {output / name}, or maps that are listed in {output / MANIFEST}, found others. "
+                "Choose another output."
             )
         elif _without_name(before[name]) != _without_name(now):
             raise ValueError(
                 f"Expected the maps in {output / name} to be of one model: they are of {_told(before[name])}, this is "
-                f"{_told(now)}. Name another output, or delete {output / name}."
+                f"{_told(now)}. Choose another output, or delete {output / name}."
             )
     if manifest != before and rank() == 0:
         output.mkdir(parents=True, exist_ok=True)
@@ -173,7 +172,7 @@ def _read_manifest(output: Path) -> dict[str, Any]:
 
 
 def _without_name(provenance: dict[str, Any]) -> dict[str, Any]:
-    """What tells models apart: not the folder that a checkpoint happens to lie in."""
+    """The properties that identify a model, without the folder of its checkpoint."""
     return {key: value for key, value in provenance.items() if key != "model"}
 
 

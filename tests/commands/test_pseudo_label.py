@@ -274,7 +274,7 @@ def test_a_file_that_is_no_image_is_an_error_that_names_it_or_skipped_and_counte
     whole = (source / "dog/8.png").read_bytes()
     (source / "dog/8.png").write_bytes(whole[: len(whole) // 2])
     options: dict[str, Any] = {"depth_model": dpt, "semseg_model": None, "workers": workers}
-    with pytest.raises(ValueError, match=r"Expected an image in .*cat/text\.jpg: .*choose on_error skip\."):
+    with pytest.raises(ValueError, match=r"Expected an image in .*cat/text\.jpg: .*use on_error skip\."):
         pseudo_label(source, tmp_path / "out", **options)
     pseudo_label(source, tmp_path / "out", on_error="skip", **options)
     assert len(maps(tmp_path / "out/depth")) == 8
@@ -298,11 +298,11 @@ def test_only_images_in_class_folders_are_found(source: Path) -> None:
 
 
 def test_a_folder_of_another_layout_is_an_error_that_says_which(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected a folder of class folders of images, .*missing is none\."):
+    with pytest.raises(ValueError, match=r"Expected a folder of class folders of images, .*missing is not a folder\."):
         find_images(tmp_path / "missing")
     with pytest.raises(ValueError, match=r"Expected images in class folders such as .*cat/all, found some in .*cat"):
         find_images(source / "cat")
-    with pytest.raises(ValueError, match=r"Expected images .* found none\. .*name ROOT/train/rgb\."):
+    with pytest.raises(ValueError, match=r"Expected images .* found none\. .*use ROOT/train/rgb\."):
         find_images(tmp_path)
     save(picture(0), source / "cat/0.png")
     with pytest.raises(ValueError, match=r"Expected one image of each name, found .*cat/0\.jpg and .*cat/0\.png\."):
@@ -437,13 +437,17 @@ def test_maps_of_another_model_or_of_unknown_origin_are_not_mixed_in(source: Pat
     save_file(weights, tmp_path / "moved/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"Expected the maps in .*out/depth to be of one model: they are of .*dpt.*"):
         pseudo_label(source, output, depth_model=str(tmp_path / "moved"), **options)
-    with pytest.raises(ValueError, match=r"inverse\), this is .*metric\)\. Name another output, or delete .*out/depth"):
+    with pytest.raises(
+        ValueError, match=r"inverse\), this is .*metric\)\. Choose another output, or delete .*out/depth"
+    ):
         pseudo_label(source, output, depth_model=dpt, depth_kind="metric", **options)
 
     shutil.rmtree(output / "depth")
     pseudo_label(source, output, depth_model=str(tmp_path / "moved"), **options)
     (output / MANIFEST).unlink()
-    with pytest.raises(ValueError, match=r"Expected no maps in .*out/depth, or some that .* knows of, found others\."):
+    with pytest.raises(
+        ValueError, match=r"Expected no maps in .*out/depth, or maps that are listed in .*, found others\."
+    ):
         pseudo_label(source, output, depth_model=dpt, **options)
 
 

@@ -1,4 +1,4 @@
-"""Runs a model over the images of a folder: reads and writes while it computes, and goes on where it was stopped."""
+"""Runs a model over the images of a folder, with reading and writing in the background; resumes after interruptions."""
 
 import os
 import time
@@ -35,19 +35,19 @@ def label_images(
     workers: int,
     on_error: OnError,
 ) -> None:
-    """Writes those maps of one kind that are not there yet.
+    """Write the missing maps of one kind.
 
     Args:
-        labeler: Makes the maps.
+        labeler: The model.
         source: Folder of the images.
-        images: Their paths from there.
-        output: Folder of the folder of the maps.
-        batch_size: Images that the model reads at once.
+        images: Their paths, relative to ``source``.
+        output: Folder that contains the folder of the maps.
+        batch_size: Images per batch.
         workers: Processes that read images, and threads that write maps. 0 reads in this process.
-        on_error: Whether a file that is no image is an error or skipped and counted.
+        on_error: Whether a file that is not an image is an error or is skipped and counted.
 
     Raises:
-        ValueError: If a file is no image.
+        ValueError: If a file is not an image.
     """
     folder = output / labeler.modality
     names = _without_map(images, folder)
@@ -74,7 +74,7 @@ def label_images(
 
 
 def map_of(image: str) -> str:
-    """The map's path in its folder."""
+    """Path of an image's map in the folder of the maps."""
     return f"{image.rpartition('.')[0]}.png"
 
 
@@ -96,12 +96,12 @@ def _without_map(images: Iterable[str], folder: Path) -> list[str]:
 
 
 def _held(batch_size: int) -> int:
-    """Images that may wait for others of their size, and maps that may wait for being written."""
+    """Most images that wait for others of their size, and most maps that wait to be written."""
     return max(64, 2 * batch_size)
 
 
 class _Read(NamedTuple):
-    """An image as the model reads it, or why there is none."""
+    """A preprocessed image, or the reason why it cannot be read."""
 
     name: str
     size: Size = (0, 0)
@@ -136,14 +136,14 @@ def _readable(images: Iterable[_Read], source: Path, on_error: OnError, progress
             yield image
         elif on_error == "raise":
             raise ValueError(
-                f"Expected an image in {source / image.name}: {image.error}. Replace it, or choose on_error skip."
+                f"Expected an image in {source / image.name}: {image.error}. Replace it, or use on_error skip."
             )
         else:
             progress.skip(f"{source / image.name}: {image.error}")
 
 
 def _batches(images: Iterable[_Read], batch_size: int) -> Iterator[list[_Read]]:
-    """Batches of images of one processed size; the images of rare sizes wait for others, but not for ever."""
+    """Batches of images of the same processed size; images of rare sizes wait for others, up to a limit."""
     waiting: defaultdict[Size, list[_Read]] = defaultdict(list)
     held = 0
     for image in images:
@@ -161,15 +161,15 @@ def _batches(images: Iterable[_Read], batch_size: int) -> Iterator[list[_Read]]:
 
 
 def _write(path: Path, labeler: Labeler, map_: NDArray[Any]) -> None:
-    """Writes a file that is whole once it has its name. The same file is never written by two processes."""
+    """Write a map atomically. No two processes write the same file."""
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as unfinished:
-        # The lowest compression: depth takes half the time of the default and 7 % more space.
+        # The lowest compression: depth needs half the time of the default and 7 % more space.
         Image.fromarray(labeler.encode(map_)).save(unfinished, format="PNG", compress_level=1)
 
 
 class _Progress:
-    """A bar on a terminal, a line every half minute elsewhere, of the first process; what is skipped, of all."""
+    """Progress of the first process, a bar on a terminal or a line every 30 s, and skipped files of all processes."""
 
     def __init__(self, modality: str, images: int, left: int) -> None:
         self._title = modality if processes() == 1 else f"{modality}, process {rank()} of {processes()}"

@@ -1,4 +1,4 @@
-"""The models that make pseudo-labels: what turns an image into a map of depth or of classes."""
+"""The models that make pseudo-labels: depth or class maps from images."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -20,10 +20,10 @@ Size = tuple[int, int]
 """Height and width."""
 
 VOID: Final = 255
-"""The label of no class."""
+"""The label of pixels without a class."""
 
 _MOST_PIXELS: Final = 1 << 22
-"""A map of class scores takes 133 floats a pixel; labels of larger images are enlarged from a map of this size."""
+"""A map of class scores has 133 floats per pixel; labels of larger images are enlarged from a map of this size."""
 
 _DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,15 +33,15 @@ class Labeler(ABC):
 
     Args:
         checkpoint: A folder with a model and its image processor, or a name on the hub.
-        device: Where the model computes.
-        precision: Of the matrix products; ``fp32`` is float32.
+        device: Device of the model.
+        precision: Precision of matrix products; ``fp32`` is float32.
 
     Raises:
         ValueError: If the checkpoint cannot be loaded, is of another kind of model, or lacks the weights of its head.
 
     Attributes:
         processor: The checkpoint's image processor.
-        provenance: What made the maps, in plain values.
+        provenance: Description of the model, in plain values.
     """
 
     modality: ClassVar[str]
@@ -49,7 +49,7 @@ class Labeler(ABC):
 
     auto_class: ClassVar[str]
     head: ClassVar[str]
-    """How the names of the head's weights begin."""
+    """Prefix of the names of the head's weights."""
 
     def __init__(self, checkpoint: str, device: torch.device, precision: Precision = "fp32") -> None:
         self.checkpoint = checkpoint
@@ -86,7 +86,7 @@ class Labeler(ABC):
         """The maps of a batch, each at the size of its image.
 
         Args:
-            pixels: What the processor made of B images, [B, 3, h, w].
+            pixels: B preprocessed images, [B, 3, h, w].
             sizes: Sizes of the images.
 
         Raises:
@@ -101,17 +101,17 @@ class Labeler(ABC):
         if not output.isfinite().all():
             raise ValueError(
                 f"Expected finite numbers from {self.checkpoint}, got NaN or infinity at precision {self.precision!r}. "
-                "Choose a precision of a larger range: fp16 has the smallest."
+                "Use a precision with a larger range: fp16 has the smallest."
             )
         return output.float()
 
     @abstractmethod
     def encode(self, map_: NDArray[Any]) -> NDArray[Any]:
-        """The integers that a file holds of a map of ``__call__``."""
+        """Convert a map of ``__call__`` to the integers of a file."""
 
     @abstractmethod
     def _describe(self, config: Any) -> dict[str, Any]:
-        """What the reader of the maps should know, in plain values."""
+        """Information for users of the maps, in plain values."""
 
     @abstractmethod
     def _maps(self, outputs: "ModelOutput", sizes: Sequence[Size]) -> list[NDArray[Any]]: ...
@@ -124,8 +124,8 @@ class DepthLabeler(Labeler):
         checkpoint: See :class:`Labeler`.
         device: See there.
         precision: See there.
-        kind: What the model predicts: ``metric`` is meters; ``relative`` grows with the distance, ``inverse`` falls
-            with it, both in units of their own. None reads it from the model's configuration.
+        kind: What the model predicts: ``metric`` is meters; ``relative`` increases with the distance, ``inverse``
+            decreases with it, both without a unit. None reads it from the model's configuration.
 
     Raises:
         ValueError: If the checkpoint does not say what it predicts and ``kind`` does not either.
@@ -165,7 +165,7 @@ class SemSegLabeler(Labeler):
     """A Mask2Former, used for the class of each pixel.
 
     Raises:
-        ValueError: If the checkpoint is no Mask2Former, or one of more classes than a byte can name.
+        ValueError: If the checkpoint is not a Mask2Former, or has more classes than a byte can represent.
     """
 
     modality = "semseg"
@@ -195,7 +195,7 @@ class SemSegLabeler(Labeler):
         ]
 
     def _labels(self, outputs: "ModelOutput", size: Size) -> NDArray[np.uint8]:
-        """The labels of one image: the scores of a whole batch at full size could fill the memory."""
+        """The labels of one image; the scores of a batch at full size could fill the memory."""
         scale = min(1.0, (_MOST_PIXELS / (size[0] * size[1])) ** 0.5)
         smaller = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
         labels = self.processor.post_process_semantic_segmentation(outputs, [smaller])[0].to(torch.uint8)
@@ -205,7 +205,7 @@ class SemSegLabeler(Labeler):
 
 
 def depth_in_16_bits(depth: NDArray[np.float32], kind: DepthKind) -> NDArray[np.uint16]:
-    r"""Depth as a 16-bit file holds it: larger is farther, 0 is left for unknown pixels.
+    r"""Depth in 16 bits: larger is farther, 0 is reserved for unknown pixels.
 
     Metric depth becomes millimeters, at most 65,535. Relative depth z, and inverse depth as z = -d, fills the range:
 
@@ -215,7 +215,7 @@ def depth_in_16_bits(depth: NDArray[np.float32], kind: DepthKind) -> NDArray[np.
 
     Args:
         depth: A map, finite, [H, W].
-        kind: What its numbers mean.
+        kind: Meaning of its values.
     """
     if kind == "metric":
         levels = (1000 * depth).clip(1, 65_535)
@@ -238,7 +238,7 @@ def _depth_kind(config: Any) -> DepthKind | None:
 
 
 def _digest(model: nn.Module, missing: set[str]) -> str:
-    """SHA-256 of the weights, without those that the checkpoint lacks: random numbers, which DPT has and never uses."""
+    """SHA-256 of the weights, without those that the checkpoint lacks: DPT has random ones that it never uses."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         if name not in missing:

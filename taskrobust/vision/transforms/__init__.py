@@ -1,4 +1,4 @@
-"""Random changes of training images for fine-tuning: more ways to crop, other colors, mixed images."""
+"""Random augmentation for fine-tuning: crops, colors and mixed images."""
 
 from taskrobust.vision.transforms.augment import ColorJitter, Compose, RandAugmentCrop
 from taskrobust.vision.transforms.large_scale_jitter import LargeScaleJitter

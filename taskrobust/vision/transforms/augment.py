@@ -23,10 +23,10 @@ _ADJUST: Final = ("adjust_brightness", "adjust_contrast", "adjust_saturation", "
 
 
 class Compose:
-    """Applies transforms one after the other.
+    """Applies transforms in order.
 
     Args:
-        transforms: The transforms, the first one first.
+        transforms: The transforms.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
@@ -48,9 +48,9 @@ class Compose:
 class ColorJitter:
     """Changes brightness, contrast, saturation and hue of color images in random order; some become gray.
 
-    Factors are drawn evenly from 1 - x to 1 + x, the shift of the hue from -x to x. Maps that are no ``Image`` stay as
-    they are. Where it comes before a crop or a large-scale jitter (``Compose``), padding keeps its color. The result
-    is a function of the seed, the sample and the epoch alone, and no other random generator is touched.
+    Factors are drawn uniformly from 1 - x to 1 + x, the shift of the hue from -x to x. Maps other than an ``Image`` do
+    not change. Before a crop or a large-scale jitter (``Compose``), the color of padding does not change. The result
+    depends on the seed, the sample and the epoch only; global random generators are not used.
 
     Args:
         brightness: Largest change of the factor of brightness.
@@ -58,10 +58,10 @@ class ColorJitter:
         saturation: Largest change of the factor of saturation.
         hue: Largest shift of the hue, up to 0.5, in turns of the color circle.
         gray: Probability of a gray image.
-        seed: Names the stream of random numbers.
+        seed: Seed of the random numbers.
 
     Raises:
-        ValueError: If a factor could fall below 0, or the hue be shifted by more than half a turn.
+        ValueError: If a factor could be negative, or the shift of the hue could exceed half a turn.
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class ColorJitter:
 class RandAugmentCrop:
     """Random crops of color images, half of them mirrored, with two operations of RandAugment each.
 
-    The operations are timm's ``rand-m9-mstd0.5-inc1``: each is left out half of the time; some move pixels, and what
-    comes in from outside has ImageNet's mean color. The result is a function of the seed, the sample and the epoch
-    alone: the global generators, which timm draws from, are as before.
+    The operations are timm's ``rand-m9-mstd0.5-inc1``: each is skipped half of the time; some move pixels and fill with
+    ImageNet's mean color. The result depends on the seed, the sample and the epoch only: the state of the global
+    generators, from which timm draws, is restored.
 
     Args:
         size: Side of the square in pixels.
@@ -119,7 +119,7 @@ class RandAugmentCrop:
         scale: Smallest and largest share of the image's area.
         ratio: Smallest and largest width over height of the rectangle.
         flip: Probability of mirroring left and right.
-        seed: Names the stream of random numbers.
+        seed: Seed of the random numbers.
 
     References:
         Cubuk et al., RandAugment: Practical Automated Data Augmentation with a Reduced Search Space, NeurIPS 2020.
@@ -157,14 +157,14 @@ class RandAugmentCrop:
             key: Index of the sample, and epoch.
 
         Raises:
-            ValueError: If there are maps besides a color image.
+            ValueError: If there are maps other than one color image.
         """
         from torchvision.tv_tensors import Image
 
         if len(maps) > 1 or not all(isinstance(map_, Image) for map_ in maps.values()):
             raise ValueError(
-                f"Expected a color image alone for RandAugment, got {list(maps)}: it moves pixels, which no longer "
-                "lie where their maps say. Take JointCrop or LargeScaleJitter, with ColorJitter for other colors."
+                f"Expected a color image alone for RandAugment, got {list(maps)}: it moves pixels, which then "
+                "no longer match the maps. Use JointCrop or LargeScaleJitter, with ColorJitter for the colors."
             )
         with global_generators(self._stream.seed(key)):
             return {name: self._augment(crop) for name, crop in self.crop(maps, key).items()}

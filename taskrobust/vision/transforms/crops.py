@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Transform(Protocol):
-    """Crops the maps of a sample as its key (index, epoch) has it."""
+    """Crops the maps of a sample, given its key (index, epoch)."""
 
     def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> dict[str, Any]:
-        """Crop maps, [C, H, W] each and by name."""
+        """Crop maps, by name and [C, H, W] each."""
 
 
 _CROP: Final = 0xC409
@@ -43,16 +43,15 @@ class JointCrop:
     """Cuts a random rectangle out of an image and its maps, resizes it to a square and mirrors half of them.
 
     The rectangle is the same part of the scene in all maps, which may have different resolutions: it consists of whole
-    pixels of the largest. An ``Image`` is resized by bicubic interpolation with antialiasing, of a ``Mask`` the nearest
-    pixels are taken. The crop is a function of the seed, the sample and the epoch alone, and no other random generator
-    is touched.
+    pixels of the largest. An ``Image`` is resized by bicubic interpolation with antialiasing, a ``Mask`` by the nearest
+    pixels. The crop depends on the seed, the sample and the epoch only; global random generators are not used.
 
     Args:
         size: Side of the square in pixels.
         scale: Smallest and largest share of the image's area.
         ratio: Smallest and largest width over height of the rectangle.
         flip: Probability of mirroring left and right.
-        seed: Names the stream of crops.
+        seed: Seed of the crops.
 
     References:
         Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6.
@@ -89,7 +88,7 @@ class JointCrop:
         return {name: _cut(map_, box, self.size, mirrored=draws[0] < self.flip) for name, map_ in maps.items()}
 
     def _draw_box(self, height: int, width: int, draws: NDArray[np.float64]) -> Box:
-        """The first of ten random rectangles that fits into the image; else the largest in its middle."""
+        """The first of ten random rectangles that fits into the image, or the largest one in its center."""
         areas = height * width * (self.scale[0] + draws[0] * (self.scale[1] - self.scale[0]))
         low, high = np.log(self.ratio)
         ratios = np.exp(low + draws[1] * (high - low))
@@ -105,11 +104,11 @@ class JointCrop:
 
 
 class CenterCrop:
-    """Resizes the shorter side of an image and its maps, and cuts the square in the middle out: for held-out data.
+    """Resizes the shorter side of an image and its maps, and cuts out the center square: for held-out data.
 
     Args:
         size: Side of the square in pixels.
-        shorter: What the shorter side is resized to, in pixels. None takes ``size``: the largest square that fits.
+        shorter: Length of the shorter side after resizing, in pixels. Defaults to ``size``, the largest square.
     """
 
     def __init__(self, size: int, *, shorter: int | None = None) -> None:
@@ -119,7 +118,7 @@ class CenterCrop:
         self.share = size / (shorter or size)
 
     def __call__(self, maps: "Mapping[str, TVTensor]", key: Key) -> "dict[str, TVTensor]":
-        """Crop; the key plays no part.
+        """Crop; the key is not used.
 
         Args:
             maps: The maps of a sample by name, [C, H, W] each.
@@ -189,8 +188,8 @@ def _whole_pixels(first: int, extent: int, whole: int, pixels: int) -> tuple[int
 def _nearest(first: int, extent: int, whole: int, pixels: int, size: int) -> NDArray[np.int64]:
     """The pixels of a map, of ``pixels`` in a row, at the centers of a crop's ``size`` pixels.
 
-    The crop starts at ``first`` and extends over ``extent`` pixels of a row of ``whole``. In whole numbers, so that
-    no center falls to either side by rounding.
+    The crop starts at ``first`` and extends over ``extent`` pixels of a row of ``whole``. In integers, so that
+    rounding does not move a center.
     """
     centers = 2 * size * first + (2 * np.arange(size) + 1) * extent
     return centers * pixels // (2 * size * whole)

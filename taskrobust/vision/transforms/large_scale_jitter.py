@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from torchvision.tv_tensors import TVTensor
 
 _LARGE_SCALE_JITTER: Final = 0x15A11
-"""What the random numbers are for."""
+"""The purpose of the random numbers."""
 
 
 class LargeScaleJitter:
     r"""Resizes an image and its maps by a random factor, then cuts a square out of them or pads them to it.
 
     An image of :math:`h` by :math:`w` pixels is resized by the factor :math:`s \min(S / h, S / w)` with
-    :math:`s \sim U(s_{min}, s_{max})`. Where it is longer than the square, a random part is taken; where it is shorter,
-    it lies at the top and the left, and the rest is unknown: ImageNet's mean color in an ``Image``, void in a ``Mask``
-    of labels (whole numbers), 0 in a ``Mask`` of measurements (floats), as modalities decode unknown pixels.
+    :math:`s \sim U(s_{min}, s_{max})`. A side that is longer than the square is cropped at random; a shorter one
+    is placed at the top or left, and the rest is unknown: ImageNet's mean color in an ``Image``, void in a ``Mask``
+    of labels (integers), 0 in a ``Mask`` of measurements (floats), as modalities decode unknown pixels.
 
     All maps show the same part of the scene, whatever their resolutions. An ``Image`` is resized by bicubic
-    interpolation with antialiasing, of a ``Mask`` the nearest pixels are taken. The result is a function of the seed,
-    the sample and the epoch alone, and no other random generator is touched.
+    interpolation with antialiasing, a ``Mask`` by the nearest pixels. The result depends on the seed, the sample and
+    the epoch only; global random generators are not used.
 
     Args:
         size: Side S of the square in pixels.
         scale: Smallest and largest factor s. At 1 the whole image just fits.
         flip: Probability of mirroring left and right.
-        seed: Names the stream of random numbers.
+        seed: Seed of the random numbers.
 
     Raises:
-        ValueError: If the scale is no range above 0.
+        ValueError: If the scale is not a range above 0.
 
     References:
         Ghiasi et al., Simple Copy-Paste Is a Strong Data Augmentation Method for Instance Segmentation, CVPR 2021,
@@ -96,7 +96,7 @@ def _cut(map_: "TVTensor", box: Box, mirrored: bool) -> "TVTensor":
 
 
 def _unknown(map_: "TVTensor") -> torch.Tensor:
-    """What a map holds where nothing is known, [C or 1, 1, 1]."""
+    """The value of unknown pixels of a map, [C or 1, 1, 1]."""
     from torchvision.tv_tensors import Image
 
     if isinstance(map_, Image):

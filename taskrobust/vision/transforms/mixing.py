@@ -1,4 +1,4 @@
-"""Images that are two images at once."""
+"""Mixup and CutMix."""
 
 from typing import Final
 
@@ -9,32 +9,32 @@ from taskrobust.training.data import Key
 from taskrobust.vision.transforms.seeded import Stream, global_generators
 
 _MIXING: Final = 0x313C5
-"""What the random numbers are for."""
+"""The purpose of the random numbers."""
 
 
 class Mixing:
-    r"""Mixes each color image of a batch with another one of it, and their classes alike: mixup and CutMix.
+    r"""Mixes each color image of a batch with another one, and their classes likewise: mixup and CutMix.
 
     .. math:: \tilde x = \lambda x_i + (1 - \lambda) x_j, \qquad \tilde y = \lambda y_i + (1 - \lambda) y_j
 
-    with :math:`\lambda \sim \mathrm{Beta}(a, a)` for mixup; CutMix takes a rectangle with the share
-    :math:`1 - \lambda` of the area from :math:`x_j` instead. One of them and one λ are drawn for a batch, in which the
-    i-th image is mixed with the i-th from the end. Mixed colors are rounded to bytes.
+    with :math:`\lambda \sim \mathrm{Beta}(a, a)` for mixup; CutMix instead pastes a rectangle of :math:`x_j`
+    with the share :math:`1 - \lambda` of the area. The method and λ are drawn once per batch, in which the i-th image
+    is mixed with the i-th from the end. Mixed colors are rounded to bytes.
 
-    What is mixed with what, and how, depends on the batch: on the samples in it, and on its first sample's key for the
-    random numbers. So two ranks do not see the mixes of one rank with twice the batch, unlike anything else in
-    training. A run that goes on on the same number of ranks does see what it would have seen.
+    The mixes depend on the samples of the batch, and the random numbers on the key of its first sample. So, unlike
+    everything else in training, two ranks do not see the mixes of one rank with twice the batch. A run that resumes on
+    the same number of ranks sees the same mixes.
 
     Args:
         num_classes: Number of classes C.
-        mixup: Parameter a for mixup. 0 leaves mixup out.
-        cutmix: Parameter a for CutMix. 0 leaves CutMix out.
-        switch: Probability of CutMix where there are both.
-        smoothing: Share of each label that is spread evenly over all classes.
-        seed: Names the stream of random numbers.
+        mixup: Parameter a for mixup. 0 disables mixup.
+        cutmix: Parameter a for CutMix. 0 disables CutMix.
+        switch: Probability of CutMix if both are enabled.
+        smoothing: Share of each label that is distributed uniformly over all classes.
+        seed: Seed of the random numbers.
 
     Raises:
-        ValueError: If there is neither mixup nor CutMix.
+        ValueError: If both mixup and CutMix are disabled, or one is negative.
 
     References:
         Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
@@ -77,7 +77,7 @@ class Mixing:
             Mixed images, bytes [B, 3, S, S], and their soft labels, float32 [B, C].
 
         Raises:
-            ValueError: If the number of images is odd, or a label is none of the classes.
+            ValueError: If the number of images is odd, or a label is out of range.
         """
         if len(images) % 2:
             raise ValueError(f"Expected an even number of images to mix, got a batch of {len(images)}.")
@@ -85,7 +85,7 @@ class Mixing:
         if len(outside):
             raise ValueError(
                 f"Expected labels from 0 to {self.num_classes - 1}, got {int(outside[0])}. Set num_classes to the "
-                "number of classes, and take images that have one."
+                "number of classes, and use images that have one."
             )
         with global_generators(self._stream.seed(first)):
             mixed, soft_labels = self._mix(images.float(), labels)

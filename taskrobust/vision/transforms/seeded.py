@@ -1,4 +1,4 @@
-"""Random numbers of a sample, and of libraries that draw from the global generators."""
+"""Reproducible random numbers per sample, also for libraries that draw from the global generators."""
 
 import random
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from taskrobust.training.data import Key
 
 
 class Stream:
-    """Random numbers for one purpose: functions of the seed, the sample and the epoch alone.
+    """Random numbers for one purpose, which depend on the seed, the sample and the epoch only.
 
     Args:
         seed: The user's seed.
-        purpose: Names what they are for, so that the same seed gives other numbers elsewhere.
+        purpose: Identifies the purpose, so that the same seed gives different numbers elsewhere.
     """
 
     def __init__(self, seed: int, purpose: int) -> None:
@@ -37,7 +37,7 @@ class Stream:
 
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
-    """Seeds the global generators of Python and numpy, and puts them back to where they were in the end.
+    """Seed the global generators of Python and numpy, and restore their state at the end.
 
     Args:
         seed: The seed, of 32 bits.

@@ -38,6 +38,10 @@ class Head(nn.Module, ABC):
             grid: Rows and columns of patches of a map.
         """
 
+    def extra_repr(self) -> str:
+        """The blocks that are read."""
+        return f"blocks={self.blocks}"
+
 
 def patch_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """The tokens of the first map's patches as a map, [B, D, rows, columns]."""
@@ -187,7 +191,7 @@ class DptHead(Head):
     def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Meters [B, H, W], float32; the arguments are those of ``Head``."""
         rows, columns = grid
-        # The neck wants the class token in front, and drops it.
+        # The neck expects the class token first, and drops it.
         tokens = [layer[:, : rows * columns + 1].roll(1, dims=1) for layer in layers]
         logits: Tensor = self.output(self.neck(tokens, rows, columns)[-1]).float()
         size = (rows * self.patch_size, columns * self.patch_size)
@@ -197,5 +201,5 @@ class DptHead(Head):
 
 
 def _factor(patch_size: int, stride: int) -> float:
-    """How much finer than the patches a map of a stride is; whole numbers are whole, as the neck wants them."""
+    """How much finer than the patches a map of a stride is; integers stay integers, as the neck requires."""
     return patch_size // stride if patch_size >= stride else patch_size / stride

@@ -13,22 +13,30 @@ from taskrobust.vision.modalities import Modality
 
 
 class DownstreamModel(nn.Module):
-    r"""Predicts what a downstream task asks for from one or several maps of an image, and returns its summed loss.
+    r"""Encoder and head that predict the target of a task from maps of an image, and return the summed loss.
 
-    All patches of all inputs pass through the encoder. The loss is a sum over the known elements of the truth, images
-    or pixels; a sample without any input has none.
+    The encoder reads all patches of all inputs. The loss is a sum over the known elements of the truth, images or
+    pixels; a sample without any input has none.
+
+    Example:
+        >>> from taskrobust.vision.downstream import Classification
+        >>> from taskrobust.vision.modalities import Rgb
+        >>> task, sizes = Classification(num_classes=10), {"width": 32, "depth": 1, "heads": 2}
+        >>> model = DownstreamModel(task, {"rgb": Rgb()}, image_size=32, patch_size=8, **sizes)
+        >>> model.predict(rgb=torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([2, 10])
 
     Args:
-        task: What is predicted.
-        inputs: What is read, by name. Maps are predicted on the grid of the first.
-        image_size: Side in pixels of the maps that the positions are for. On others they are resized.
+        task: The task.
+        inputs: Modalities to read, by name. Maps are predicted on the grid of the first.
+        image_size: Side in pixels of the maps for which positions are stored. For other sizes they are resized.
         patch_size: Side of a patch in pixels.
         width: Length of the encoder's tokens.
         depth: Blocks of the encoder.
         heads: Attention heads of the encoder.
 
     Raises:
-        ValueError: If sizes do not fit, or what is predicted is among the inputs.
+        ValueError: If sizes do not fit, or a target is among the inputs.
     """
 
     def __init__(
@@ -62,11 +70,11 @@ class DownstreamModel(nn.Module):
 
         Args:
             mae: The pre-trained model.
-            task: What is to be predicted.
-            inputs: Names of the modalities to read, among those that it reads.
+            task: The task.
+            inputs: Names of the modalities to read, among those that the model was trained to read.
 
         Raises:
-            ValueError: If it does not read one of them.
+            ValueError: If the model does not read one of them.
         """
         unread = [name for name in inputs if name not in mae.inputs]
         if unread:
@@ -80,17 +88,17 @@ class DownstreamModel(nn.Module):
         return model
 
     def forward(self, **batch: Tensor) -> Outputs:
-        """Sums the losses of a batch.
+        """Sum the losses of a batch.
 
         Args:
             batch: Each input and target as its ``pack`` returns it, stacked, [B, ...];
-                present: which of them a sample has, inputs first, bool [B, M];
-                label: for classification the class of each image, int64 [B], -1 where there is none;
+                present: which of them a sample has, inputs first, bool [B, M], defaults to all;
+                label: for classification the class of each image, int64 [B], -1 if unknown;
                 soft_labels: for mixed images the share of each class, [B, C].
 
         Returns:
-            Float32 sum of the losses, and the number of images or pixels behind it, shape [1] each; outside of training
-            the ``Predicted``.
+            Float32 sum of the losses and the number of images, pixels or components, shape [1] each; outside of
+            training also the ``Predicted``.
         """
         predictions = self._predict(batch)
         truth = self.truth(batch)
@@ -102,28 +110,40 @@ class DownstreamModel(nn.Module):
         )
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What is to be predicted, the task's ``unknown`` where it is not known or a sample has no input."""
+        """The truth of a batch; the task's ``unknown`` where it is not known or a sample has no input."""
         truth = self.task.truth(batch)
+        if "present" not in batch:
+            return truth
         blind = ~batch["present"][:, : len(self.inputs)].any(1)
         return truth.masked_fill(blind.view(-1, *[1] * (truth.dim() - 1)), self.task.unknown)
 
     def task_counts(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The number of images or pixels that ``forward`` would return for a batch, [1]."""
+        """Count the images or pixels of a batch, [1], as ``forward`` does, without running the model."""
         return (self.truth(batch) != self.task.unknown).sum()[None].float()
 
     @torch.no_grad()
-    def predict(self, present: Tensor, **maps: Tensor) -> Tensor:
-        """Scores of classes [B, C] or [B, C, H, W], or meters [B, H, W].
+    def predict(self, **batch: Tensor) -> Tensor:
+        """Predict class scores [B, C] or [B, C, H, W], meters [B, H, W] or normals [B, 3, H, W].
 
         Args:
-            present: Which of the inputs a sample has, bool [B, M].
-            maps: Each input, as its ``pack`` returns it, stacked, [B, ...]. Others are passed over.
+            batch: The arguments of ``forward``. Targets are not used and may be missing.
         """
-        return self._predict({"present": present, **maps})
+        return self._predict(batch)
+
+    def extra_repr(self) -> str:
+        """Task, inputs and sizes."""
+        return f"{self.task}, {self.inputs}, image_size={self.image_size}, patch_size={self.patch_size}"
 
     def _predict(self, batch: Mapping[str, Tensor]) -> Tensor:
+        missing = [name for name in self.inputs if name not in batch]
+        if missing:
+            raise ValueError(f"Expected maps of each of {list(self.inputs)}, got none of {missing}.")
+        first = batch[next(iter(self.inputs))]
+        present = batch.get("present")
+        if present is None:
+            present = torch.ones(len(first), len(self.inputs), dtype=torch.bool, device=first.device)
         prepared = {
-            name: modality.prepare(batch[name], batch["present"][:, number], self.patch_size)
+            name: modality.prepare(batch[name], present[:, number], self.patch_size)
             for number, (name, modality) in enumerate(self.inputs.items())
         }
         layers = self.encoder.layers(prepared)
@@ -132,7 +152,7 @@ class DownstreamModel(nn.Module):
         return predictions
 
     def depth_of(self, parameter: str) -> int:
-        """How deep a parameter lies, by its name: 0 what makes tokens, then block after block, the head on top."""
+        """Depth of a parameter by its name: 0 for the embeddings, then one per block; the head is the deepest."""
         if parameter.startswith("head."):
             return len(self.encoder.blocks) + 1
         part, *rest = parameter.removeprefix("encoder.").split(".")

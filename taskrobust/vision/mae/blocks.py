@@ -1,4 +1,4 @@
-"""What encoder and decoders are made of."""
+"""Building blocks of encoder and decoders."""
 
 from typing import Final
 
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention of each token to all.
+    """Attention of each token to all tokens.
 
     Args:
         width: Length of a token.
@@ -56,6 +56,10 @@ class SelfAttention(nn.Module):
         attended: Tensor = self.proj(attend(queries, keys, values))
         return attended
 
+    def extra_repr(self) -> str:
+        """Number of heads."""
+        return f"heads={self.heads}"
+
 
 class CrossAttention(nn.Module):
     """Attention of queries to a context.
@@ -73,11 +77,15 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """What the queries [B, N, width] read of the context [B, S, width]."""
+        """Attend from queries [B, N, width] to a context [B, S, width]; returns [B, N, width]."""
         (heads,) = split_heads(self.q(queries), self.heads, 1)
         keys, values = split_heads(self.kv(context), self.heads, 2)
         attended: Tensor = self.proj(attend(heads, keys, values))
         return attended
+
+    def extra_repr(self) -> str:
+        """Number of heads."""
+        return f"heads={self.heads}"
 
 
 class Mlp(nn.Module):
@@ -85,8 +93,8 @@ class Mlp(nn.Module):
 
     Args:
         width: Length of a token.
-        recompute: Whether the hidden layer is not kept for the backward pass but computed again from what went into its
-            nonlinearity: a quarter of a block's activations for a few hundredths of its time.
+        recompute: Whether to recompute the hidden layer in the backward pass from the input of its nonlinearity, which
+            saves a quarter of a block's activations for a few percent of its time.
     """
 
     def __init__(self, width: int, recompute: bool = False) -> None:
@@ -102,20 +110,24 @@ class Mlp(nn.Module):
             return checkpoint(self._read, hidden, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
         return self._read(hidden)
 
+    def extra_repr(self) -> str:
+        """Whether the hidden layer is recomputed."""
+        return f"recompute={self.recompute}"
+
     def _read(self, hidden: Tensor) -> Tensor:
         output: Tensor = self.fc2(F.gelu(hidden))
         return output
 
 
 def split_heads(joint: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
-    """Takes queries, keys or values [B, heads, N, head size] out of ``parts`` of them in one, [B, N, parts · width]."""
+    """Split a joint projection [B, N, parts · width] into queries, keys or values [B, heads, N, head size] each."""
     batch, number, width = joint.shape
     cut = joint.view(batch, number, parts, heads, width // parts // heads)
     return tuple(cut.permute(2, 0, 3, 1, 4))
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """What each query reads, [B, N, width], of [B, heads, N or S, head size]."""
+    """Scaled dot-product attention, [B, N, width], of inputs [B, heads, N or S, head size]."""
     if queries.is_cpu and queries.dtype == torch.bfloat16:
         # PyTorch's fused attention is several times slower here.
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
@@ -127,9 +139,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def initialize(module: nn.Module) -> None:
-    """Xavier's uniform distribution for linear layers, each of the parts of a joint one by itself; no bias.
+    """Initialize linear layers by Xavier's uniform distribution, each part of a joint projection by itself; no bias.
 
-    For ``Module.apply``, which comes to a layer before it comes to what holds the layer.
+    For ``Module.apply``, which visits a layer before the module that contains it.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

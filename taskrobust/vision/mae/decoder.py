@@ -9,13 +9,13 @@ from taskrobust.vision.mae.encoder import sincos_positions, take
 
 
 class Decoder(nn.Module):
-    """Lets one query for each patch of a task read all visible tokens, then passes the queries through blocks.
+    """Lets one query per patch attend to all visible tokens, then passes the queries through transformer blocks.
 
     The query of a visible patch is its token, that of a masked one a learned vector.
 
     Args:
         modalities: Number M of maps that the encoder reads.
-        own: Which of them the task predicts.
+        own: Index of the one that the task predicts.
         grid: Rows and columns of patches of a map.
         outputs: Numbers to predict for a patch.
         encoder_width: Length of the encoder's tokens.
@@ -79,12 +79,16 @@ class Decoder(nn.Module):
         predictions: Tensor = self.out_proj(queries)
         return predictions
 
+    def extra_repr(self) -> str:
+        """The map that is predicted."""
+        return f"own={self.own}"
+
     def _queries(self, seen: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """The tokens of the task's own visible patches at their places, the learned vector at the others, [B, L, d]."""
         batch, patches = masked.shape
         place = visible - self.own * patches
         inside = (place >= 0) & (place < patches)
-        # Tokens of other maps land on a row too many, which is cut off.
+        # Tokens of other maps go to an extra row, which is dropped.
         start = torch.arange(batch, device=seen.device)[:, None] * (patches + 1)
         rows = (place.where(inside, patches) + start).flatten()
         own = seen.new_zeros(batch * (patches + 1), seen.shape[-1]).index_copy(0, rows, seen.flatten(0, 1))

@@ -55,12 +55,16 @@ class Encoder(nn.Module):
 
         Args:
             maps: Any of the modalities by name, all on the same grid of L patches.
-            visible: Indices into the patches of all ``maps`` one after another, int64 [B, V]. None takes all.
+            visible: Indices into the patches of all ``maps`` one after another, int64 [B, V]. Defaults to all.
         """
         tokens = self._embed(maps, visible)
         for block in self.blocks:
             tokens = block(tokens)
         return tokens
+
+    def extra_repr(self) -> str:
+        """Grid and attention heads."""
+        return f"grid={self.grid}, heads={self.heads}"
 
     def layers(self, maps: Mapping[str, Prepared], visible: Tensor | None = None) -> list[Tensor]:
         """Tokens after every block, [B, V + 1, D] each, for heads that read several; arguments as above."""
@@ -89,7 +93,7 @@ class Encoder(nn.Module):
         return tokens
 
     def set_drop_path(self, rate: float) -> None:
-        """Skips blocks in training: the last one with probability ``rate``, earlier ones less, the first never."""
+        """Skip blocks in training, with probabilities from 0 for the first to ``rate`` for the last."""
         for block, probability in zip(self.blocks, torch.linspace(0, rate, len(self.blocks)).tolist(), strict=True):
             block.get_submodule("drop_path").drop_prob = probability
 

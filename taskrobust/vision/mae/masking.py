@@ -1,4 +1,4 @@
-"""Which patches of each map the encoder sees: drawn on the device, alike on every device."""
+"""Random choice of the patches that the encoder sees: drawn on the device, identical on every device."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, get_args
@@ -20,7 +20,7 @@ _NEVER: Final = -1e30
 
 
 class Masks(NamedTuple):
-    """What the encoder sees of B samples with M maps of L patches.
+    """Visible and masked patches of B samples with M maps of L patches.
 
     Attributes:
         visible: Ascending indices into the M · L patches, int64 [B, V].
@@ -32,23 +32,28 @@ class Masks(NamedTuple):
 
 
 class TokenBudget:
-    r"""Shares out the visible patches of a sample over its maps and draws as many at random from each.
+    r"""Divides the visible patches of a sample among its maps and draws them at random.
 
-    A map gets :math:`k_m = \mathrm{round}(V p_m)` patches. Where these do not add up to V, random ones of them are
-    taken away or random others are added. A map that a sample lacks has no share, the others have more.
+    A map gets :math:`k_m = \mathrm{round}(V p_m)` patches. If these do not add up to V, random patches are removed or
+    added. Maps that a sample lacks get none; the others get more.
 
-    The draw is a function of the sample's key alone: not of the batch, the process or the device.
+    The draw depends on the sample's key alone, not on the batch, the process or the device.
+
+    Example:
+        >>> masks = TokenBudget(visible=8)(torch.tensor([1, 2]), torch.ones(2, 3, dtype=torch.bool), patches=16)
+        >>> masks.visible.shape, masks.masked.shape
+        (torch.Size([2, 8]), torch.Size([2, 3, 16]))
 
     Args:
         visible: Patches V that the encoder sees of a sample.
-        budget: The shares :math:`p`. "dirichlet": drawn from a symmetric Dirichlet distribution. "uniform": none; V of
-            all patches are drawn at once. "fixed": ``proportions``.
-        concentration: Parameter of the Dirichlet distribution: 1 draws all shares with the same density, more draws
-            them more even, less leaves most patches to one map.
+        budget: The shares :math:`p`. "dirichlet" draws them from a symmetric Dirichlet distribution, "uniform" draws V
+            of all patches at once, "fixed" uses ``proportions``.
+        concentration: Parameter of the Dirichlet distribution. 1 makes all shares equally likely; larger values make
+            them more even, smaller values give most patches to one map.
         proportions: Shares of the maps for "fixed", in their order; their sum does not matter.
 
     Raises:
-        ValueError: If the settings have no meaning.
+        ValueError: If the settings are invalid.
 
     References:
         Bachmann et al., MultiMAE: Multi-modal Multi-task Masked Autoencoders, ECCV 2022, section 3.2.
@@ -78,12 +83,20 @@ class TokenBudget:
         self.concentration = concentration
         self.proportions = proportions
 
+    def __repr__(self) -> str:
+        settings = f"visible={self.visible}, budget={self.budget!r}"
+        if self.budget == "dirichlet":
+            settings += f", concentration={self.concentration}"
+        if self.proportions is not None:
+            settings += f", proportions={list(self.proportions)}"
+        return f"TokenBudget({settings})"
+
     def __call__(self, keys: Tensor, present: Tensor, patches: int) -> Masks:
-        """Draws the visible patches.
+        """Draw the visible patches.
 
         Args:
-            keys: The random 64 bits of each sample, int64 [B].
-            present: Which maps each sample has, at least one of them, bool [B, M].
+            keys: Random 64 bits per sample, int64 [B].
+            present: Which maps each sample has, at least one, bool [B, M].
             patches: Patches L of a map, V or more.
         """
         batch, maps = present.shape

@@ -1,4 +1,4 @@
-"""Multi-Modal Mask MAE: one encoder that reads visible patches of several maps, one decoder for each to predict."""
+"""Multi-Modal Mask MAE: an encoder of the visible patches of several maps, and one decoder per map."""
 
 import contextlib
 import io
@@ -19,12 +19,12 @@ from taskrobust.vision.modalities.registry import from_plain, to_plain
 
 
 class Predictions(NamedTuple):
-    """What a model predicts, for pictures.
+    """Predictions of a model, for figures.
 
     Attributes:
-        predictions: For each task [B, L, outputs].
-        prepared: The maps themselves, by name of the input modality.
-        masked: Which of their patches the encoder did not see, bool [B, M, L].
+        predictions: Predictions by task, [B, L, outputs].
+        prepared: The true maps by input modality.
+        masked: Patches that the encoder did not see, bool [B, M, L].
     """
 
     predictions: dict[str, Tensor]
@@ -41,7 +41,7 @@ class MultiModalMae(  # type: ignore[call-arg]
     r"""Masked autoencoder over several maps of an image that returns the summed loss of every task.
 
     The loss of a sample for a task is the mean over the known elements of the task's masked patches; a sample without
-    any counts nowhere.
+    any is not counted.
 
     .. math:: S_t = \sum_{b:\, n_{tb} > 0} \frac1{n_{tb}} \sum_{i=1}^{n_{tb}} \ell_t(\hat x_{tbi}, x_{tbi}), \qquad
         N_t = |\{b : n_{tb} > 0\}|
@@ -53,12 +53,12 @@ class MultiModalMae(  # type: ignore[call-arg]
         >>> sizes = {"width": 32, "depth": 1, "heads": 2, "decoder_width": 16, "decoder_heads": 2, "visible": 8}
         >>> model = MultiModalMae({"rgb": Rgb(), "depth": Depth()}, image_size=32, patch_size=8, **sizes)
         >>> maps = {"rgb": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "depth": torch.ones(2, 1, 32, 32)}
-        >>> outputs = model(mask_keys=torch.tensor([1, 2]), present=torch.ones(2, 2, dtype=torch.bool), **maps)
+        >>> outputs = model(**maps)
         >>> outputs.losses.tasks, outputs.losses.counts.tolist()
         (('rgb', 'depth'), [2.0, 2.0])
 
     Args:
-        modalities: What is predicted, by name, in the order of the tasks. Those without ``source`` are what is read.
+        modalities: Predicted modalities by name, in the order of the tasks. Those without ``source`` are also read.
         image_size: Side of the maps in pixels.
         patch_size: Side of a patch in pixels.
         width: Length of the encoder's tokens.
@@ -68,12 +68,12 @@ class MultiModalMae(  # type: ignore[call-arg]
         decoder_depth: Blocks of a decoder.
         decoder_heads: Attention heads of the decoders.
         visible: Patches that the encoder sees of a sample, over all maps.
-        budget: How they are shared out over the maps; see ``TokenBudget``.
+        budget: How they are divided among the maps; see ``TokenBudget``.
         concentration: Parameter of the Dirichlet distribution.
         proportions: Shares of the maps, for the fixed budget.
-        memory_efficient: Whether to go forward and backward through one decoder at a time, so that no two of them
-            hold their activations in memory, and to compute the encoder's hidden layers again in the backward pass. The
-            gradients are the same. Not for float16, where the gradients of unscaled losses underflow.
+        memory_efficient: Whether to backpropagate one decoder at a time, so that only one keeps its activations, and to
+            recompute the encoder's hidden layers in the backward pass. The gradients are the same. Not for float16,
+            where gradients of unscaled losses underflow.
 
     Raises:
         ValueError: If the sizes do not fit each other, or a source is not read.
@@ -114,7 +114,7 @@ class MultiModalMae(  # type: ignore[call-arg]
         self.patches = grid[0] * grid[1]
         if visible > self.patches:
             raise ValueError(
-                f"Expected at most {self.patches} visible patches, as many as a map of {image_size} pixels has, for "
+                f"Expected at most {self.patches} visible patches, the number in a map of {image_size} pixels, for "
                 f"samples that have a single map, got {visible}."
             )
         if proportions is not None and len(proportions) != len(self.inputs):
@@ -144,46 +144,55 @@ class MultiModalMae(  # type: ignore[call-arg]
             }
         )
 
-    def forward(self, mask_keys: Tensor, present: Tensor, **maps: Tensor) -> Outputs:
-        """Sums the losses of the samples for each task.
+    def forward(self, mask_keys: Tensor | None = None, present: Tensor | None = None, **maps: Tensor) -> Outputs:
+        """Sum the losses of the samples for each task.
 
         Args:
-            mask_keys: Random 64 bits that decide a sample's mask, int64 [B].
-            present: Which of the input modalities a sample has, in their order, bool [B, M].
+            mask_keys: Random 64 bits per sample that determine its mask, int64 [B]. Defaults to new random ones.
+            present: Which input modalities each sample has, in their order, bool [B, M]. Defaults to all.
             maps: Each input modality, as its ``pack`` returns it, stacked, [B, ...].
 
         Returns:
-            Float32 sums of the samples' mean losses, and the numbers of samples, [T] each, in the order of ``tasks``;
-            as ``shared`` the encoder's output, [B, V + 1, width], the global token at the end.
+            Float32 sums of the samples' mean losses and the numbers of samples, [T] each, in the order of ``tasks``;
+            the encoder's output as ``shared``, [B, V + 1, width], with the global token last.
         """
-        prepared = self._prepare(present, maps)
-        masks = self.budget(mask_keys, present, self.patches)
+        prepared, masks = self._prepare_and_mask(mask_keys, present, maps)
         tokens = self.encoder(prepared, masks.visible)
         losses = [self._task_loss(task, tokens, masks, prepared) for task in self.tasks]
         sums, counts = zip(*losses, strict=True)
         return Outputs(TaskLosses(torch.stack(sums), torch.stack(counts), self.tasks), shared=tokens)
 
     def task_counts(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Samples of each task in a batch, [T]: the counts that the model would return, without its forward pass."""
+        """Count the samples of each task in a batch, [T], as ``forward`` does, without running the model."""
         maps = dict(batch)
-        mask_keys, present = maps.pop("mask_keys"), maps.pop("present")
-        prepared = self._prepare(present, maps)
-        masked = self.budget(mask_keys, present, self.patches).masked
+        prepared, masks = self._prepare_and_mask(maps.pop("mask_keys"), maps.pop("present", None), maps)
+        masked = masks.masked
         known = [prepared[self._source(task)].valid.any(-1) & masked[:, self._own(task)] for task in self.tasks]
         return torch.stack([patches.any(1).sum() for patches in known]).float()
 
     @torch.no_grad()
-    def predict(self, mask_keys: Tensor, present: Tensor, **maps: Tensor) -> Predictions:
-        """Predictions for a batch, with the arguments of ``forward``."""
-        prepared = self._prepare(present, maps)
-        masks = self.budget(mask_keys, present, self.patches)
+    def predict(self, mask_keys: Tensor | None = None, present: Tensor | None = None, **maps: Tensor) -> Predictions:
+        """Predict a batch, with the arguments of ``forward``."""
+        prepared, masks = self._prepare_and_mask(mask_keys, present, maps)
         tokens = self.encoder(prepared, masks.visible)
         predictions = {task: self._decode(task, tokens, masks) for task in self.tasks}
         return Predictions(predictions, prepared, masks.masked)
 
-    def _prepare(self, present: Tensor, maps: Mapping[str, Tensor]) -> dict[str, Prepared]:
+    def extra_repr(self) -> str:
+        """Modalities, sizes and masking."""
+        sizes = f"image_size={self.image_size}, patch_size={self.patch_size}, memory_efficient={self.memory_efficient}"
+        return f"{self.modalities}, {sizes}, {self.budget}"
+
+    def _prepare_and_mask(
+        self, mask_keys: Tensor | None, present: Tensor | None, maps: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Prepared], Masks]:
         if set(maps) != set(self.inputs):
             raise ValueError(f"Expected maps of each of {list(self.inputs)}, got {list(maps)}.")
+        first = next(iter(maps.values()))
+        if present is None:
+            present = torch.ones(len(first), len(self.inputs), dtype=torch.bool, device=first.device)
+        if mask_keys is None:
+            mask_keys = torch.randint(-(2**63), 2**63 - 1, (len(first),), device=first.device)
         prepared = {
             name: modality.prepare(maps[name], present[:, number], self.patch_size)
             for number, (name, modality) in enumerate(self.inputs.items())
@@ -192,9 +201,9 @@ class MultiModalMae(  # type: ignore[call-arg]
             if patches.grid != self.encoder.grid:
                 raise ValueError(
                     f"Expected maps of {self.encoder.grid} patches of {self.patch_size} pixels, got {patches.grid} in "
-                    f"{name!r}. Crop to image_size, or make a model of another one."
+                    f"{name!r}. Crop to image_size, or create a model for that size."
                 )
-        return prepared
+        return prepared, self.budget(mask_keys, present, self.patches)
 
     def _source(self, task: str) -> str:
         return self.modalities[task].source or task

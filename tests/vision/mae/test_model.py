@@ -504,9 +504,18 @@ def test_the_encoder_alone_reads_any_of_the_modalities_at_any_size(small_mae: Ma
     torch.testing.assert_close(model.encoder.blocks[1](layers[0]), tokens)
 
 
+def test_masks_are_drawn_and_all_maps_are_present_by_default(small_mae: MakeModel, mae_batch: Batch) -> None:
+    model = small_mae()
+    maps = {name: mae_batch[name] for name in model.inputs}
+    keys, everywhere = mae_batch["mask_keys"], torch.ones(6, 3, dtype=torch.bool)
+    assert torch.equal(model(keys, **maps).losses.sums, model(keys, everywhere, **maps).losses.sums)
+    assert not torch.equal(model.predict(**maps).masked, model.predict(**maps).masked)
+    assert "budget='dirichlet'" in repr(model)
+
+
 def test_all_patches_named_one_by_one_are_all_patches(small_mae: MakeModel, mae_batch: Batch) -> None:
     model = small_mae()
-    prepared = model._prepare(mae_batch["present"], {name: mae_batch[name] for name in model.inputs})
+    prepared = model.predict(**mae_batch).prepared
     every = torch.arange(3 * PATCHES).expand(6, -1)
     torch.testing.assert_close(model.encoder(prepared, every), model.encoder(prepared), rtol=1e-5, atol=1e-5)
 
@@ -577,7 +586,7 @@ def test_a_saved_modality_that_is_not_there_is_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"visible": 17}, "Expected at most 16 visible patches, as many as a map of 32 pixels has, .* got 17"),
+        ({"visible": 17}, "Expected at most 16 visible patches, the number in a map of 32 pixels, .* got 17"),
         ({"image_size": 36}, "Expected an image size that is a multiple of 8, got 36"),
         ({"heads": 3}, "Expected a width that is a multiple of the number of heads, got 32 and 3"),
         ({"width": 6}, "Expected a width that is a multiple of 4 for positions, got 6"),

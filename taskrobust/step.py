@@ -6,8 +6,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from taskrobust._compile import opaque_to_compile
-from taskrobust._state import restore_buffers_unless
+from taskrobust._state import opaque_to_compile, restore_buffers_unless
 from taskrobust.faults import Faults, OnNonfinite
 from taskrobust.outputs import Shared, TaskLosses
 from taskrobust.ranks import Ranks
@@ -126,7 +125,9 @@ class Step:
         self.learns = learns
         self.ranks = criterion.ranks.size if learns else 1
         self.number = len(criterion.weighted_tasks)
-        self.gramian = GramianEstimator(self.number, criterion.ranks)
+        self.gramian: GramianEstimator | None = None
+        if learns and criterion.weighting.needs_gramian:
+            self.gramian = GramianEstimator(self.number, criterion.ranks)
         self.denominators: Tensor
         self.unit: Tensor
         self.running: Tensor
@@ -159,7 +160,7 @@ class Step:
         local = losses.sums.float()
         risks = (sums + (local - local.detach()) * self.ranks) / self.denominators / self.unit
         weighted_risks = risks[: self.number]
-        if weighting.needs_gramian and self.learns:
+        if self.gramian is not None:
             assert shared is not None
             self.gramian.add(weighted_risks, shared)
         if self.weights is None:
@@ -245,7 +246,7 @@ class Step:
 
     def _observe(self) -> None:
         weighting = self.criterion.weighting
-        if weighting.needs_gramian and self.learns:
+        if self.gramian is not None:
             with restore_buffers_unless(self.finite, weighting, self._skips):
                 weighting.observe(self.gramian.gramian())
 

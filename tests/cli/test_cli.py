@@ -500,7 +500,10 @@ def test_numbers_that_json_lacks_are_read_from_files(settings: dict[str, Any], t
 def test_help_names_classes_as_one_types_them_and_lists_them_once() -> None:
     text = " ".join(call("finetune-vision", "--help").stdout.split())
     assert text.startswith("usage: taskrobust finetune-vision MODEL --task TASK --output OUTPUT [OPTIONS]")
-    assert "One of classification, depth_estimation, linear_probe, segmentation, or my_module.MyClass" in text
+    assert (
+        "One of classification, depth_estimation, linear_probe, segmentation, surface_normals, or my_module.MyClass"
+        in text
+    )
     assert text.count("image_folders") == 1
     assert "taskrobust.vision" not in text
     assert "<class" not in text

@@ -2,11 +2,14 @@
 
 import json
 import os
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -16,6 +19,8 @@ from taskrobust.training.distributed import any_rank
 from taskrobust.training.evaluation import Evaluation
 
 _MANIFEST = "manifest.json"
+_PARTS = "state.pt"
+_FORMAT = 2
 
 
 class CheckpointError(RuntimeError):
@@ -26,26 +31,43 @@ class ExportError(RuntimeError):
     """A model could not be written."""
 
 
+class Stateful(Protocol):
+    """An object whose state is part of a checkpoint: tensors and plain values."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Restore the state."""
+
+
 class Checkpoints:
     """The checkpoints of a run, in ``folder/step-00001000``.
 
     A checkpoint is written to a temporary folder with a manifest of its files' sizes and checksums, flushed to disk and
-    renamed in one operation. If the process is killed at any point, earlier checkpoints remain intact.
+    renamed in one operation. If the process is killed at any point, earlier checkpoints remain intact. Loading one
+    executes no code: everything is read with ``weights_only``.
 
     Args:
         folder: Folder of the checkpoints.
-        accelerator: Saves and loads the state of the model, the optimizer, random numbers and registered objects.
+        accelerator: Saves and loads the state of the model and the optimizer.
+        parts: Other objects by name, whose state is the same on all ranks.
+        run: Identifier of the run, so that the checkpoints of another run are not resumed.
         keep: Number of checkpoints to keep, so that there is one to fall back to.
     """
 
-    def __init__(self, folder: Path, accelerator: Accelerator, keep: int = 2) -> None:
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, parts: Mapping[str, Stateful], run: str, keep: int = 2
+    ) -> None:
         self.folder = folder
         self.accelerator = accelerator
+        self.parts = parts
+        self.run = run
         self.keep = keep
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, the newest first."""
-        names = (path.name.removeprefix("step-") for path in self.folder.glob("step-*"))
+        names = (path.name.removeprefix("step-") for path in self.folder.glob("step-*") if path.is_dir())
         return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
     def save(self, step: int) -> None:
@@ -64,6 +86,9 @@ class Checkpoints:
         try:
             unfinished.mkdir(parents=True, exist_ok=True)
             self.accelerator.save_state(str(unfinished), safe_serialization=False)  # tied weights are one tensor
+            torch.save(_random_state(self.accelerator.device), unfinished / self._random_file)
+            if main:
+                torch.save({name: part.state_dict() for name, part in self.parts.items()}, unfinished / _PARTS)
         except Exception as error:  # on a full disk torch raises RuntimeError, not OSError
             failure = error
         if not any_rank(self.accelerator, failure is not None) and main:
@@ -88,32 +113,55 @@ class Checkpoints:
         # One rank decides for all, which may not see the same folder.
         found = [self._newest_intact()] if self.accelerator.is_main_process else [None]
         step: int | None
-        step, damages = broadcast_object_list(found)[0]
+        step, ranks, damages = broadcast_object_list(found)[0]
         if step is None and damages:
             raise CheckpointError(" ".join(damages) + " None is intact: start again in an empty folder.")
         if step is not None:
             for line in damages:
                 self.accelerator.print(f"{line} Resuming from step {step}.")
-            self.accelerator.load_state(str(self._path(step)))
+            self._load(self._path(step), same_ranks=ranks == self.accelerator.num_processes)
             self.accelerator.wait_for_everyone()
         return step
 
-    def _newest_intact(self) -> tuple[int | None, list[str]]:
-        """Step of the newest intact checkpoint, and the damage of those after it."""
+    def _load(self, path: Path, same_ranks: bool) -> None:
+        try:
+            self.accelerator.load_state(str(path))
+            states = torch.load(path / _PARTS, map_location="cpu", weights_only=True)
+            for name, part in self.parts.items():
+                part.load_state_dict(states[name])
+            if same_ranks:  # otherwise the ranks keep the random numbers of their seeds
+                _restore_random_state(torch.load(path / self._random_file, weights_only=True), self.accelerator.device)
+        except Exception as error:  # torch and accelerate raise errors of many kinds
+            raise CheckpointError(
+                f"The checkpoint {path} is not one of this model ({type(error).__name__}: {error}). Delete it to "
+                "resume from the one before."
+            ) from error
+
+    @property
+    def _random_file(self) -> str:
+        return f"random-{self.accelerator.process_index}.pt"
+
+    def _newest_intact(self) -> tuple[int | None, int, list[str]]:
+        """Step and number of ranks of the newest intact checkpoint, and the damage of those after it."""
         damages: list[str] = []
         for step in self.steps():
-            damage = _damage(self._path(step))
-            if damage is None:
-                return step, damages
-            damages.append(f"The checkpoint {self._path(step)} is damaged: {damage}.")
-        return None, damages
+            try:
+                return step, _verified(self._path(step), self.run), damages
+            except (OSError, ValueError) as error:
+                damages.append(f"The checkpoint {self._path(step)} is damaged: {error}.")
+        return None, 0, damages
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
     def _finish(self, unfinished: Path, step: int) -> None:
         files = sorted(path for path in unfinished.rglob("*") if path.is_file())
-        manifest = {str(path.relative_to(unfinished)): [path.stat().st_size, checksum(path)] for path in files}
+        manifest = {
+            "format": _FORMAT,
+            "run": self.run,
+            "ranks": self.accelerator.num_processes,
+            "files": {str(path.relative_to(unfinished)): [path.stat().st_size, checksum(path)] for path in files},
+        }
         (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in (*files, unfinished / _MANIFEST, unfinished):
             _flush(path)
@@ -122,7 +170,7 @@ class Checkpoints:
         _flush(self.folder)
         kept = [s for s in self.steps() if s <= step][: self.keep]  # damaged ones of later steps go, too
         for other in set(self.steps()).difference(kept):
-            shutil.rmtree(self._path(other))
+            shutil.rmtree(self._path(other), ignore_errors=True)  # one that cannot be deleted costs no newer one
 
     def _failure(self, step: int, failure: Exception | None) -> str:
         reason = failure if failure is not None else "another rank failed"
@@ -161,18 +209,47 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _damage(folder: Path) -> str | None:
-    """The damage of a checkpoint, None if it is intact."""
+def _verified(folder: Path, run: str) -> int:
+    """The number of ranks that wrote a checkpoint.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is damaged, or of another run or format.
+    """
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        return f"its manifest cannot be read ({error})"
-    for name, (size, crc) in manifest.items():
+        files = {str(name): (int(size), int(crc)) for name, (size, crc) in manifest["files"].items()}
+        written_by, ranks = (manifest["format"], str(manifest["run"])), int(manifest["ranks"])
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"its manifest cannot be read ({error})") from error
+    if written_by != (_FORMAT, run):
+        raise ValueError(f"it has format {written_by[0]} and belongs to run {written_by[1]}, not to {run}")
+    for name, (size, crc) in files.items():
         path = folder / name
         if not path.exists():
-            return f"{name} is missing"
+            raise ValueError(f"{name} is missing")
         if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} of {size} bytes"
+            raise ValueError(f"{name} has {path.stat().st_size} of {size} bytes")
         if checksum(path) != crc:
-            return f"{name} has other content than was written"
-    return None
+            raise ValueError(f"{name} has other content than was written")
+    return ranks
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """The states of all random number generators of this process."""
+    name, keys, *position = cast(tuple[Any, ...], np.random.get_state(legacy=True))
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": [str(name), keys.tolist(), *position],
+        "python": random.getstate(),
+    }
+
+
+def _restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    name, keys, *position = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *position))
+    random.setstate(state["python"])

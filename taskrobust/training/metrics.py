@@ -184,12 +184,12 @@ class Metrics:
 
     def state_dict(self) -> dict[str, Any]:
         """The rows that are in no line yet, and the lines that are not on the disk."""
-        return {"rows": self.rows[: self.filled].cpu(), "lines": list(self.file.pending)}
+        return {"rows": self.rows[: self.filled].cpu(), "lines": [line.decode() for line in self.file.pending]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore rows and lines."""
         if self.main:
-            self.file.pending = list(state["lines"])
+            self.file.pending = [line.encode() for line in state["lines"]]
         self.filled = len(state["rows"])  # more than log_every, if that is smaller than it was
         self.rows = torch.cat([state["rows"].to(self.rows.device), self.rows])
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import yaml
 
@@ -35,6 +36,9 @@ class RunFolder:
     Raises:
         ValueError: If the folder holds a run of another configuration, command or format, other files, or, with
             ``never``, anything.
+
+    Attributes:
+        id: Identifier of the run, kept when it resumes. Empty on other ranks.
     """
 
     def __init__(
@@ -47,13 +51,21 @@ class RunFolder:
         main: bool = True,
     ) -> None:
         self.path = path
+        self.id = ""
         if not main:
             return
         settings = {key: value for key, value in settings.items() if key != "resume"}  # so that the file can be resumed
         self._check(command, settings, may_change, resume)
         path.mkdir(parents=True, exist_ok=True)
-        about = {"format": FORMAT, "command": command, "version": __version__, "may_change": sorted(may_change)}
-        write_atomically(path / RUN, json.dumps(about, indent=1) + "\n")
+        self.id = about(path)["id"] if (path / CONFIG).exists() else uuid4().hex
+        description = {
+            "format": FORMAT,
+            "id": self.id,
+            "command": command,
+            "version": __version__,
+            "may_change": sorted(may_change),
+        }
+        write_atomically(path / RUN, json.dumps(description, indent=1) + "\n")
         write_atomically(path / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
     def exclusive(self) -> AbstractContextManager[None]:
@@ -111,7 +123,7 @@ class RunFolder:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """The contents of a run folder's run.json: format, command, version and the settings that may change.
+    """The contents of a run folder's run.json: format, identifier, command, version and the settings that may change.
 
     Raises:
         ValueError: If there is none, or it is of another format.

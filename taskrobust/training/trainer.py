@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from taskrobust._io.atomic import remove_leftovers
 from taskrobust.outputs import pool_batches
 from taskrobust.training.callbacks import Callback, Pictures, ProgressBar, Trackers
-from taskrobust.training.checkpoint import CheckpointError, Checkpoints, ExportError, export_model
+from taskrobust.training.checkpoint import CheckpointError, Checkpoints, ExportError, Stateful, export_model
 from taskrobust.training.config import LoopConfig, RunConfig
 from taskrobust.training.data import ErrorsAsBatches, ErrorsAsSamples, GlobalBatchSampler, Key, Samples
 from taskrobust.training.distributed import Interruption, any_rank, ignore_in_worker, settle, shard
@@ -108,9 +108,15 @@ class Trainer:
             report=lambda line: self._call("on_metrics", line),
             say=self.say,
         )
-        self.checkpoints = Checkpoints(folder.checkpoints, accelerator)
-        kept = (self.progress, self.criterion, self.schedule, self.metrics, self.average)
-        accelerator.register_for_checkpointing(*(part for part in kept if part is not None))
+        parts: dict[str, Stateful] = {
+            "progress": self.progress,
+            "criterion": self.criterion,
+            "schedule": self.schedule,
+            "metrics": self.metrics,
+        }
+        if self.average is not None:
+            parts["average"] = self.average
+        self.checkpoints = Checkpoints(folder.checkpoints, accelerator, parts, folder.id)
 
     def train(self) -> Evaluation:
         """Train to the last step and return the last evaluation on held-out data; ``reported`` has the reports.

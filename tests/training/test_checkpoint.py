@@ -1,6 +1,11 @@
+import io
+import json
+import pickle
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -192,7 +197,81 @@ def test_two_ranks_fall_back_together(toy: Toy, tmp_path: Path) -> None:
 def test_random_numbers_are_restored(toy: Toy, killed: Path, reference: Path) -> None:
     """Accelerate says nothing if it cannot restore them."""
     toy(killed, **SETTINGS)
-    files = [checkpoint(run, 20) / "random_states_0.pkl" for run in (killed, reference)]
-    resumed, straight = (torch.load(file, weights_only=False)["torch_manual_seed"] for file in files)
+    files = [checkpoint(run, 20) / "random-0.pt" for run in (killed, reference)]
+    resumed, straight = (torch.load(file, weights_only=True)["torch"] for file in files)
     assert torch.equal(resumed, straight)
     assert not torch.equal(straight, torch.Generator().manual_seed(0).get_state())
+
+
+def rewrite(checkpoint: Path, file: str, content: bytes) -> None:
+    """Change a file of a checkpoint together with its size and checksum."""
+    (checkpoint / file).write_bytes(content)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"][file] = [len(content), zlib.crc32(content)]
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("as_torch_saves", [False, True])
+def test_no_file_of_a_checkpoint_executes_code(toy: Toy, killed: Path, tmp_path: Path, as_torch_saves: bool) -> None:
+    exploded = tmp_path / "exploded"
+    buffer = io.BytesIO()
+    if as_torch_saves:
+        torch.save(Bomb(exploded), buffer)
+    else:
+        pickle.dump(Bomb(exploded), buffer)
+    files = [path.name for path in checkpoint(killed, 15).iterdir() if path.name != "manifest.json"]
+    assert {"pytorch_model.bin", "optimizer.bin", "state.pt", "random-0.pt"} <= set(files)
+    for file in files:
+        run = tmp_path / file
+        shutil.copytree(killed, run)
+        rewrite(checkpoint(run, 15), file, buffer.getvalue())
+        outcome = toy(run, **SETTINGS)
+        assert not exploded.exists(), file
+        if file != "random_states_0.pkl":  # of accelerate, which we do not use
+            assert outcome.codes == [1], file
+            assert f"CheckpointError: The checkpoint {checkpoint(run, 15)} is not one of this model" in outcome.output
+
+
+def test_random_state_that_cannot_be_restored_is_an_error(toy: Toy, killed: Path) -> None:
+    state = torch.load(checkpoint(killed, 15) / "random-0.pt", weights_only=True)
+    state["torch"] = state["torch"][:100]
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    rewrite(checkpoint(killed, 15), "random-0.pt", buffer.getvalue())
+    assert toy(killed, **SETTINGS).codes == [1]
+
+
+def test_checkpoint_of_another_run_is_not_resumed(toy: Toy, killed: Path, reference: Path) -> None:
+    shutil.rmtree(checkpoint(killed, 15))
+    shutil.copytree(checkpoint(reference, 15), checkpoint(killed, 15))
+    outcome = toy(killed, **SETTINGS)
+    assert "belongs to run" in outcome.output
+    assert "Resuming from step 10." in outcome.output
+    assert_same_run(killed, reference)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"format": 2, "run": "x", "ranks": 1, "files": [1]}', "{"])
+def test_manifest_of_another_shape_is_a_damaged_checkpoint(
+    toy: Toy, killed: Path, reference: Path, content: str
+) -> None:
+    (checkpoint(killed, 15) / "manifest.json").write_text(content)
+    assert "Resuming from step 10." in toy(killed, **SETTINGS).output
+    assert_same_run(killed, reference)
+
+
+def test_stray_entries_among_the_checkpoints_are_ignored(toy: Toy, killed: Path, reference: Path) -> None:
+    (killed / "checkpoints/step-00000099").write_text("a file")
+    (killed / "checkpoints/step-new").mkdir()
+    (killed / "checkpoints/notes.txt").touch()
+    assert toy(killed, **SETTINGS).codes == [0]
+    assert_same_run(killed, reference)

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from taskrobust._io.paths import config_names, expand_variables, find_config
 from taskrobust._io.settings import flatten, plain
+from taskrobust._io.trust import trust
 from taskrobust._names import find_spelling
 from taskrobust.cli.help import HelpFormatter, arrange, introduction, summary
 from taskrobust.cli.kinds import (
@@ -26,6 +27,11 @@ from taskrobust.cli.kinds import (
     takes_several,
 )
 from taskrobust.cli.settings import Settings, UsageError
+
+_CONFIG_HELP = (
+    "Configuration file. Options after it override it. A configuration of a run folder may only name classes of "
+    "taskrobust, unless --trust is given."
+)
 
 
 class Options:
@@ -48,7 +54,7 @@ class Options:
             exit_on_error=False,
             add_help=False,
         )
-        self.parser.add_argument("--config", action="config", help="Configuration file. Options after it override it.")
+        self.parser.add_argument("--config", action="config", help=_CONFIG_HELP)
         self.parser.add_function_arguments(function, as_group=False, skip={"resolved", "run"})
         if self._run is not None:
             self.parser.add_class_arguments(self._run.annotation, as_group=False)
@@ -118,7 +124,12 @@ class Options:
         """Each option as one word ``--name=value``, its name and the classes that it names checked."""
         options: list[tuple[str, Any, list[str]]] = []
         lists: dict[str, list[str]] = {}
-        for name, values in self._by_option(words):
+        by_option = self._by_option(words)
+        if ("trust", []) in by_option:
+            trust()
+        for name, values in by_option:
+            if name == "trust":
+                continue
             if name in ("help", "print_config"):
                 options.append((name, None, values))
             elif name.endswith(".help"):

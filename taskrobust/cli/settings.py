@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, get_args, get_origin
 
+from taskrobust._io.trust import check_import, is_stored
 from taskrobust._names import did_you_mean, find_spelling, snake_case
-from taskrobust.cli.kinds import class_of, classes, group_of, in_words, item_of, members, settings_of
+from taskrobust.cli.kinds import class_of, classes, group_of, in_words, item_of, members, settings_of, takes_several
 
 
 class UsageError(ValueError):
@@ -84,6 +85,9 @@ class Settings:
             UsageError: If a setting or a class is unknown.
         """
         self._files[name] = file
+        if isinstance(value, list) and takes_several(kind):
+            item = next(get_args(member)[0] for member in members(kind) if get_origin(member) in (list, tuple))
+            return [self._listed(name, each, item, file) if class_of(item) is not None else each for each in value]
         is_class = class_of(kind) is not None
         if is_class and isinstance(value, str):
             return self._path(name, value, kind, file)
@@ -115,6 +119,14 @@ class Settings:
             name = name.rpartition(".")[0]
         return _within(self._files.get(name))
 
+    def _listed(self, name: str, value: Any, kind: Any, file: Path | None) -> Any:
+        """An item of a list of classes, whose settings the parser checks."""
+        if isinstance(value, str):
+            return self._path(name, value, kind, file)
+        if isinstance(value, Mapping) and "class_path" in value:
+            return {**value, "class_path": self._path(name, str(value["class_path"]), kind, file)}
+        return value
+
     def _inside(self, name: str, values: Any, file: Path | None) -> Any:
         if not isinstance(values, Mapping):
             return values
@@ -140,7 +152,9 @@ class Settings:
         base = class_of(kind)
         assert base is not None
         if "." in spelling:  # it is a path already
-            self._classes[name] = _imported(spelling)
+            if file is not None and is_stored(file):
+                check_import(spelling.rpartition(".")[0], str(file))
+            self._classes[name] = _imported(spelling, name, base)
             return spelling
         known = classes(base)
         found = find_spelling(spelling, known)
@@ -172,11 +186,17 @@ def _within(file: Path | None) -> str:
     return "" if file is None else f" in {file}"
 
 
-def _imported(path: str) -> type | None:
-    """A class by its path. None if it cannot be imported; the parser then reports why."""
+def _imported(path: str, option: str, base: type) -> type | None:
+    """A subclass of ``base`` by its path. None if it cannot be imported; the parser then reports why.
+
+    Raises:
+        UsageError: If it is something else, such as a function.
+    """
     module, _, name = path.rpartition(".")
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError):
         return None
-    return found if inspect.isclass(found) else None
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise UsageError(f"Expected a subclass of {base.__name__} for {option}, got {path}, which is {found!r}.")
+    return found

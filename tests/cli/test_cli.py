@@ -154,6 +154,41 @@ def test_a_call_from_python_needs_no_settings_in_plain_values(settings: dict[str
         train(alpha=1.0, steps=4)
 
 
+@pytest.mark.parametrize("option", ["weighting", "risk", "masking"])
+def test_a_configuration_cannot_call_functions(option: str, config: Path, tmp_path: Path) -> None:
+    attack = {option: {"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/exploded"}}}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | attack))
+    result = call("pretrain-bert", "--config", config)
+    assert result.returncode == 2
+    assert f"for {option}, got os.system, which is <built-in function system>." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("option", ["weighting", "callbacks"])
+def test_the_configuration_of_a_run_folder_imports_nothing_unless_trusted(
+    option: str, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "evilmod.py").write_text(
+        "from pathlib import Path\nfrom taskrobust import Uniform\nfrom taskrobust.training.callbacks import Callback\n"
+        "Path('exploded').touch()\nclass W(Uniform):\n    pass\nclass C(Callback):\n    pass\n"
+    )
+    settings = yaml.safe_load(config.read_text())
+    settings |= {"weighting": "evilmod.W"} if option == "weighting" else {"callbacks": [{"class_path": "evilmod.C"}]}
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/config.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "shared/run.json").write_text("{}")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = command("pretrain-bert", "--config", "shared/config.yaml")
+    result = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Expected classes of taskrobust in shared/config.yaml, got one of the module 'evilmod'" in result.stderr
+    assert not (tmp_path / "exploded").exists()
+    result = subprocess.run([*words, "--trust"], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "exploded").exists()
+
+
 def test_unknown_config_key_is_named(config: Path) -> None:
     config.write_text(config.read_text() + "leraning_rate: 3\n")
     result = call("pretrain-bert", "--config", config)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -101,6 +102,9 @@ class MultiModalMae(  # type: ignore[call-arg]
         memory_efficient: bool = False,
     ) -> None:
         super().__init__()
+        for name in modalities:
+            if not re.fullmatch(r"\w[\w.-]*", name):  # files are named after them
+                raise ValueError(f"Expected names of modalities of letters, digits, '_', '-' and '.', got {name!r}.")
         self.modalities = dict(modalities)
         self.inputs = {name: modality for name, modality in modalities.items() if modality.source is None}
         self.tasks = tuple(modalities)

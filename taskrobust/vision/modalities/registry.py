@@ -6,6 +6,7 @@ from functools import reduce
 from importlib import import_module
 from typing import Any
 
+from taskrobust._io.trust import check_import
 from taskrobust.vision.modalities.base import Modality
 
 
@@ -35,9 +36,10 @@ def class_at(path: str, base: type, kind: str) -> Any:
     """Import the subclass of ``base``, in errors called ``kind``, at module:name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or it may not be imported.
     """
     module, _, name = path.partition(":")
+    check_import(module, "the configuration of a model")
     try:
         found = reduce(getattr, name.split("."), import_module(module))
     except (ImportError, AttributeError) as error:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from taskrobust._io.atomic import replacing
+from taskrobust._io.atomic import checksum, replacing
 from taskrobust._io.manifest import Manifest
 from taskrobust.nlp.corpus.pairs import Pair
 from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
@@ -23,7 +23,7 @@ CLASS_BITS: Final = 15
 """The bits of the flags that hold the class of a piece."""
 
 MANIFEST: Final = Manifest(
-    file="corpus.json", kind="an annotated corpus", format=1, command="annotate --source SOURCE --output"
+    file="corpus.json", kind="an annotated corpus", format=2, command="annotate --source SOURCE --output"
 )
 TOKENIZER: Final = "tokenizer"
 
@@ -98,7 +98,8 @@ def summarize_shard(path: Path) -> tuple[dict[str, Any], list[int]]:
     """The entry of a shard in the manifest, and its number of pieces per class."""
     batch = _open_shard(path)
     counts = json.loads(batch.schema.metadata[_PIECES_BY_CLASS])
-    return {"file": path.name, "sequences": batch.num_rows, "pieces": sum(counts)}, counts
+    entry = {"file": path.name, "sequences": batch.num_rows, "pieces": sum(counts), "crc32": checksum(path)}
+    return entry, counts
 
 
 def _open_shard(path: Path) -> pa.RecordBatch:
@@ -134,6 +135,7 @@ class Corpus(Dataset[dict[str, Any]]):
 
     Args:
         folder: A folder that ``taskrobust annotate`` wrote.
+        verify: Whether to compare the contents of the shards with their checksums, which reads all files once.
 
     Attributes:
         sequence_length: Length S of the rows, including three special tokens and padding.
@@ -145,7 +147,7 @@ class Corpus(Dataset[dict[str, Any]]):
         ValueError: If the folder holds no complete corpus, or a shard is damaged.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, verify: bool = True):
         self.folder = Path(folder)
         manifest = MANIFEST.read_complete(self.folder)
         self.sequence_length: int = manifest["sequence_length"]
@@ -156,10 +158,16 @@ class Corpus(Dataset[dict[str, Any]]):
         self.sep_token_id: int = manifest["special_tokens"]["sep"]
         self.mask_token_id: int = manifest["special_tokens"]["mask"]
         self._shards = [_Shard(self.folder / shard["file"], shard["sequences"]) for shard in manifest["shards"]]
+        for shard in manifest["shards"] if verify else ():
+            if checksum(self.folder / shard["file"]) != shard["crc32"]:
+                raise ValueError(
+                    f"The shard {self.folder / shard['file']} is damaged: it has other content than was written. "
+                    "Delete the file and run the same `taskrobust annotate` command again. The other shards are kept."
+                )
         self._ends = np.cumsum([shard["sequences"] for shard in manifest["shards"]])
 
-    def __reduce__(self) -> tuple[type["Corpus"], tuple[Path]]:
-        return Corpus, (self.folder,)  # worker processes map the files themselves
+    def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, bool]]:
+        return Corpus, (self.folder, False)  # worker processes map the files themselves
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -128,7 +128,7 @@ def test_a_damaged_manifest_is_an_error(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"corpus\.json is damaged"):
         Corpus(folder)
     (folder / "corpus.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match=r"Expected an annotated corpus of format 1, got 99"):
+    with pytest.raises(ValueError, match=r"Expected an annotated corpus of format 2, got 99"):
         Corpus(folder)
 
 
@@ -138,6 +138,16 @@ def test_a_truncated_shard_is_an_error_that_names_it(folder: Path, kept: float) 
     content = shard.read_bytes()
     shard.write_bytes(content[: int(kept * len(content) if kept < 1 else kept)])
     with pytest.raises(ValueError, match=r"shard-00001\.arrow is missing or truncated"):
+        Corpus(folder)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_flipped_bit_is_an_error_that_names_the_shard(folder: Path, place: float) -> None:
+    shard = folder / "shard-00001.arrow"
+    content = bytearray(shard.read_bytes())
+    content[int(place * len(content))] ^= 4
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=r"shard-00001\.arrow"):
         Corpus(folder)
 
 

@@ -57,6 +57,9 @@ class Manifest:
         if not isinstance(manifest, dict) or manifest.get("format") != self.format:
             got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
             raise ValueError(f"Expected {self.kind} of format {self.format}, got {got} in {path}. {self._again}")
+        outside = [shard["file"] for shard in manifest.get("shards", ()) if Path(shard["file"]).name != shard["file"]]
+        if outside:
+            raise ValueError(f"Expected names of files in {path}, got {outside[0]!r}, which is outside of the folder.")
         return manifest
 
     def read_complete(self, folder: Path) -> dict[str, Any]:

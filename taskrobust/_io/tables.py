@@ -20,6 +20,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: 
         | a\|b | 0.5 |
     """
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    escaped = ([cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines)
     table = "".join(f"| {' | '.join(line)} |\n" for line in escaped)
     return f"{title}:\n\n{table}" if title else table

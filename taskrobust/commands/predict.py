@@ -6,7 +6,7 @@ from PIL import Image
 from rich.console import Console
 
 from taskrobust.vision.data import MaeCollate
-from taskrobust.vision.data.base import DAMAGED, Sample
+from taskrobust.vision.data.base import DAMAGED, Sample, open_image
 from taskrobust.vision.mae.masking import TokenBudget
 from taskrobust.vision.modalities import Rgb
 from taskrobust.vision.transforms.crops import CenterCrop
@@ -68,7 +68,7 @@ def predict(
 def _read(path: Path, name: str, model: "MultiModalMae") -> Sample:
     modality = model.inputs[name]
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             file.load()
             decoded = modality.decode(file)
     except DAMAGED as error:

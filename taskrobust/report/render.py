@@ -55,8 +55,13 @@ def csv_text(table: Table) -> str:
     writer.writerow(["row", "label", "value", "spread"])
     for row in table.rows:
         for label, cell in zip(table.columns, row.cells, strict=True):
-            writer.writerow([row.name, label, cell.value, _number(cell.spread)])
+            writer.writerow(map(_inert, [row.name, label, cell.value, _number(cell.spread)]))
     return text.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """A cell that a spreadsheet shows instead of computing it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and value else value
 
 
 def json_value(table: Table) -> dict[str, Any]:

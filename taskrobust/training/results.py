@@ -101,9 +101,18 @@ def _write(path: Path, content: Any) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return _printable(json.loads(path.read_text()))
     except json.JSONDecodeError as error:
         raise ValueError(f"Expected {path} to be JSON, got an error: {error}.") from error
+
+
+def _printable(value: Any) -> Any:
+    """The same without control characters in its texts, which a terminal would obey."""
+    if isinstance(value, str):
+        return "".join(character for character in value if character.isprintable())
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
 def _record(kind: type[_T], row: dict[str, Any], where: str) -> _T:

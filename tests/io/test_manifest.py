@@ -61,3 +61,10 @@ def test_differences_name_nested_settings_but_for_those_that_may_change(tmp_path
         "only is 1 there and None here",
     ]
     check_same_settings(tmp_path, there, there)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b"])
+def test_files_outside_of_the_folder_are_an_error(tmp_path: Path, name: str) -> None:
+    THINGS.write(tmp_path, {}, complete=True, shards=[{"file": name}])
+    with pytest.raises(ValueError, match="which is outside of the folder"):
+        THINGS.read_complete(tmp_path)

@@ -42,6 +42,13 @@ def test_csv_reads_back_unrounded() -> None:
     assert rows[1]["label"] == "mini|max"
 
 
+def test_csv_computes_nothing_in_a_spreadsheet() -> None:
+    formula = Table("x", "X", ("=HYPERLINK(1)", "a"), (Row("@SUM(1)", (Cell("-1+1"), Cell(-0.25))),))
+    first, second = csv.DictReader(io.StringIO(csv_text(formula)))
+    assert (first["row"], first["label"], first["value"]) == ("'@SUM(1)", "'=HYPERLINK(1)", "'-1+1")
+    assert second["value"] == "-0.25"
+
+
 def test_json_reads_back_without_nan() -> None:
     value = json.loads(json.dumps(json_value(TABLE), allow_nan=False))
     assert value["rows"]["noun"]["mini|max"] == {"value": 1.5, "spread": None, "best": True, "within_spread": False}

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,9 @@ def test_torn_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / RESULTS).write_text("[{")
     with pytest.raises(ValueError, match=r"^Expected .*results.json to be JSON, got an error: "):
         read_results(tmp_path)
+
+
+def test_texts_of_results_cannot_command_a_terminal(tmp_path: Path) -> None:
+    write_results(tmp_path, [replace(RESULT, title="CoLA\x1b[2J\x07", data="G\nLUE")])
+    (result,) = read_results(tmp_path)
+    assert (result.title, result.data) == ("CoLA[2J", "GLUE")

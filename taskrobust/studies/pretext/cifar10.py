@@ -250,7 +250,7 @@ def _read_parquet(path: Path) -> Pairs:
     images = np.empty((len(table), 32, 32, 3), dtype=np.uint8)
     for row in track(range(len(table)), f"read {path.name}", transient=True):
         try:
-            images[row] = np.asarray(Image.open(io.BytesIO(table.content(row))).convert("RGB"))
+            images[row] = np.asarray(Image.open(io.BytesIO(table.content(row)), formats=("PNG", "JPEG")).convert("RGB"))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"Expected an image of 32 by 32 pixels in row {row} of the column {table.column} of {path}: {error}"

@@ -4,7 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -29,6 +29,27 @@ DAMAGED: Final = (OSError, SyntaxError, ValueError, Image.DecompressionBombError
 """Errors of Pillow for a file that is not an image or is truncated."""
 
 _FIRST_LINES: Final = 10
+
+_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
+"""The formats that are read. Those that start other programs, such as EPS, are not, whatever the name of the file."""
+
+_MOST_PIXELS: Final = 1 << 26
+
+
+def open_image(source: Any) -> Image.Image:
+    """Open an image file that others may have made.
+
+    Args:
+        source: A path or an open file.
+
+    Raises:
+        OSError: If it is of none of the formats, damaged, or has more than 2²⁶ pixels, which would fill the memory.
+    """
+    image = Image.open(source, formats=_FORMATS)
+    if image.width * image.height > _MOST_PIXELS:
+        image.close()
+        raise OSError(f"it has {image.width} x {image.height} pixels, more than {_MOST_PIXELS:,}")
+    return image
 
 
 class MapFile(NamedTuple):
@@ -164,7 +185,7 @@ class ImageMaps(Images):
 
     def _read(self, file: MapFile, index: int) -> Image.Image | None:
         try:
-            with Image.open(file.source) as image:
+            with open_image(file.source) as image:
                 image.load()
                 return image
         except DAMAGED as error:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from taskrobust._io.atomic import replacing
-from taskrobust.vision.data.base import DAMAGED, OnError
+from taskrobust.vision.data.base import DAMAGED, OnError, open_image
 from taskrobust.vision.modalities import Rgb
 from taskrobust.vision.pseudo_labels.labelers import Labeler, Size
 
@@ -118,7 +118,7 @@ class _Images(Dataset[_Read]):
 
     def __getitem__(self, name: str) -> _Read:
         try:
-            with Image.open(self.source / name) as file:
+            with open_image(self.source / name) as file:
                 colors = Rgb().decode(file).as_subclass(Tensor)
         except DAMAGED as error:
             return _Read(name, error=str(error))

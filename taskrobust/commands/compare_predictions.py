@@ -34,7 +34,7 @@ def compare_predictions(
         output: The PNG file.
         rows: Number of images.
         first: Number of the first image.
-        size: Side of the pictures in pixels, a multiple of the patch's. None takes that of pre-training, which
+        size: Side of the pictures in pixels, a multiple of the patch's. Defaults to that of pre-training, which
             must then be the same for all models.
 
     Raises:
@@ -69,7 +69,7 @@ def compare_predictions(
 
 
 def _load(runs: list[str]) -> "dict[str, DownstreamModel]":
-    """The best models, by label, all of which predict the same."""
+    """The best models by label, all of the same task."""
     from taskrobust.vision.downstream.hub import load_downstream
 
     models: dict[str, DownstreamModel] = {}
@@ -89,5 +89,5 @@ def _load(runs: list[str]) -> "dict[str, DownstreamModel]":
 
 
 def _predicted(model: "DownstreamModel") -> str:
-    """What a model predicts, such as the labels of how many classes."""
+    """The kind of predictions of a model, such as labels and their number of classes."""
     return f"{model.task.name} {model.task.targets()}"

@@ -28,10 +28,10 @@ def predict(
     predicted maps, one file each; what is there is replaced. A large square in the middle of the image is taken.
 
     Args:
-        model: A run folder, of which the final model is taken, or a model's own folder.
+        model: A run folder, whose final model is used, or a model's folder.
         image: Files of color images.
         output: Folder of the pictures.
-        visible: Patches of the image that the model sees, at most all that it has. None takes as many as in training.
+        visible: Number of visible patches of the image. Defaults to that of training.
         seed: Names the mask.
     """
     from taskrobust.vision.figures import predicted_pictures, prediction_grid
@@ -39,7 +39,7 @@ def predict(
 
     stems = [path.stem for path in image]
     if len(set(stems)) < len(stems):
-        raise ValueError(f"Expected images of different names, as each has a folder of its own, got {stems}.")
+        raise ValueError(f"Expected images of different names, since each gets a folder, got {stems}.")
     if not model.is_dir():
         raise ValueError(f"Expected a run folder with a finished model, or a model's folder, got {model}.")
     trained = load_model(model).eval()

@@ -53,8 +53,8 @@ def pseudo_label(
         output: Folder for the maps.
         depth_model: Depth estimation model of transformers: a folder or a name on the hub. Null disables depth.
         semseg_model: Mask2Former of transformers: a folder or a name on the hub. Null disables class maps.
-        depth_kind: What the depth model predicts: metric (meters), relative (larger is farther) or inverse (larger is
-            nearer). Auto recognizes MiDaS DPT, Depth Anything, ZoeDepth, GLPN and Depth Pro.
+        depth_kind: The kind of the depth model's predictions: metric (meters), relative (larger is farther) or inverse
+            (larger is nearer). Auto recognizes MiDaS DPT, Depth Anything, ZoeDepth, GLPN and Depth Pro.
         batch_size: Images per batch, all of the same size after preprocessing.
         workers: Processes that read images, and threads that write maps. 0 reads in the main process.
         device: Auto uses an accelerator if there is one.

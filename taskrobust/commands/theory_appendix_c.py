@@ -11,7 +11,7 @@ from taskrobust.studies.theory.plots import plot_outlier
 def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: float = 1.0) -> None:
     """Compare average and minimax on the corrected example of appendix C and print the paper's values next to them.
 
-    Writes appendix-c.md, appendix-c.json and appendix-c.png. Takes a second.
+    Writes appendix-c.md, appendix-c.json and appendix-c.png. Takes seconds.
 
     Args:
         output: Folder for the results.

@@ -1,1 +1,1 @@
-"""What makes data: a language with exact tags, and rooms with exact depth and labels."""
+"""Generated data: text with exact tags, and rooms with exact depth and labels."""

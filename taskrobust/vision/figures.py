@@ -132,7 +132,7 @@ def _task_pictures(model: MultiModalMae, predictions: Predictions, task: str, mo
 
 
 def _predicted(modality: Modality, predictions: Predictions, task: str, prepared: Prepared) -> Picture:
-    """A map that the sample lacks has no range of its own: the prediction's serves."""
+    """The range of the prediction, for a map that the sample lacks."""
     values = modality.predicted_values(predictions.predictions[task].float(), prepared)
     known = prepared.valid.flatten(1).any(1)[:, None, None]
     scale = Prepared(

@@ -1,4 +1,4 @@
-"""What stands in a room: each piece a few primitives."""
+"""Furniture: each piece consists of a few primitives."""
 
 from collections.abc import Callable, Sequence
 from typing import Final

@@ -14,7 +14,7 @@ _ALIKE: Final = (
     *(("rug", "floor"), ("mirror", "window"), ("whiteboard", "painting"), ("curtain", "door"), ("bin", "box")),
     *(("column", "wall"), ("bag", "box"), ("sofa", "bed"), ("pillow", "sofa"), ("sink", "counter"), ("ball", "lamp")),
 )
-"""What a labeler takes for something else, and what for."""
+"""Labels that a labeler confuses, and with which."""
 
 _CONFUSION: Final = 0.25
 """Probability that it does so in an image."""
@@ -31,7 +31,7 @@ _LIMITS: Final = (1, 65535)
 
 
 def pseudo_labels(rendering: Rendering, generator: np.random.Generator) -> Rendering:
-    """Depth with a scale and an offset of its own and soft edges; labels with shaken outlines and some confused.
+    """Depth with a random scale and offset and soft edges; labels with noisy outlines and some confusions.
 
     Depth is known everywhere: a model guesses on windows and mirrors, too.
     """

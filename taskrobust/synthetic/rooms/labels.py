@@ -5,13 +5,13 @@ LABELS: Final = (
     *("table", "desk", "cabinet", "shelf", "books", "lamp", "box", "plant", "screen", "counter", "sink", "toilet"),
     *("bathtub", "mirror", "ball", "column", "bag", "fridge", "whiteboard", "bin"),
 )
-"""What a pixel shows; a semantic map holds indices into it."""
+"""Labels of pixels; a semantic map holds indices into this tuple."""
 
 OBJECTS: Final = (
     *("bed", "table", "chair", "sofa", "cabinet", "shelf", "lamp", "plant", "desk", "counter", "toilet", "bathtub"),
     *("box", "ball", "column", "bag"),
 )
-"""What an image is of: the object that the camera looks at, the image's class."""
+"""Classes of images: the object that the camera looks at."""
 
 ROOMS: Final = (
     *("bedroom", "living room", "dining room", "kitchen", "office", "bathroom", "storage", "classroom", "gallery"),

@@ -13,7 +13,7 @@ _SMALL = 1e-7
 
 
 class Shape(Enum):
-    """What a primitive is; ellipsoids and cylinders stand on the y axis."""
+    """The shape of a primitive; ellipsoids and cylinders are aligned with the y axis."""
 
     BOX = "box"
     ELLIPSOID = "ellipsoid"
@@ -38,7 +38,7 @@ class Primitive(NamedTuple):
     """A body in the room, in meters; x is to the right, y up, z ahead.
 
     Attributes:
-        shape: What it is.
+        shape: Its shape.
         label: Index of what it belongs to.
         center: Its middle, [3].
         half: Half of its sizes along its own axes, [3].

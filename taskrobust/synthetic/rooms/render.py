@@ -35,7 +35,7 @@ class Rendering(NamedTuple):
 
 
 class _Pixels:
-    """What each ray has met first, so far.
+    """The nearest hit of each ray so far.
 
     A ray is the direction at which the depth along the camera's axis grows by one, so that its length is planar depth.
     """
@@ -63,7 +63,7 @@ def render(scene: Scene, size: int, generator: np.random.Generator) -> Rendering
     """Render.
 
     Args:
-        scene: What is there.
+        scene: The scene.
         size: Side S of the picture in pixels.
         generator: Draws the sensor's noise.
     """

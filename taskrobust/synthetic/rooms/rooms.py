@@ -72,7 +72,7 @@ DOMAINS: Final[dict[str, Ranges]] = {
         saturation=0.6,
     ),
 }
-"""What pre-training sees, and a domain that tells how well a model transfers."""
+"""The domain of pre-training, and a shifted one that measures transfer."""
 
 _SPLITS: Final = {"train": 0, "val": 1, "test": 2}
 
@@ -123,7 +123,7 @@ class Scene(NamedTuple):
         floor: Its floor.
         ceiling: Its ceiling.
         wall: Its walls.
-        primitives: What is in it.
+        primitives: The objects in it.
         camera: Where it is seen from.
         lamp: Place of the light, [3].
         ambient: Light from everywhere.

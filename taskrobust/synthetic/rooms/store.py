@@ -78,7 +78,7 @@ def generate_scenes(
     seed: int = 0,
     num_proc: Annotated[int, MAY_CHANGE] = 1,
 ) -> None:
-    """Generate rooms into a folder, unless they are there. Cut off, the same call goes on where it stopped.
+    """Generate rooms into a folder, unless they exist. After an interruption, the same call resumes.
 
     A room is a function of seed, domain, split and number alone: no two splits or domains share one, and more images
     are more of the same. The pictures and maps are in one array, which ``Scenes`` reads; no image files are written.
@@ -128,7 +128,7 @@ def _generate(folder: Path, wanted: dict[str, Any], num_proc: int) -> None:
 
 
 def record_type(size: int) -> np.dtype[Any]:
-    """What a room takes on disk: 6 bytes a pixel, and two for its labels."""
+    """The record of a room on disk: 6 bytes per pixel, and two for its labels."""
     return np.dtype(
         [
             ("rgb", "u1", (size, size, 3)),

@@ -112,7 +112,7 @@ class ImageShards(ImageMaps):
 
 
 def identity(key: bytes, label: int | None) -> int:
-    """What the checksums of a sample's files start from, so that they cover its key and class as well."""
+    """The initial value of the checksums of a sample's files, so that they cover its key and class as well."""
     return zlib.crc32(key, label or 0)
 
 

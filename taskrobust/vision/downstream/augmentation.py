@@ -14,7 +14,7 @@ class Augmentation(ABC):
 
     @abstractmethod
     def transform(self, size: int, seed: int) -> Transform:
-        """What crops an image and its maps.
+        """The transform that crops an image and its maps.
 
         Args:
             size: Side of the crops in pixels.
@@ -22,10 +22,10 @@ class Augmentation(ABC):
         """
 
     def mixing(self, task: DownstreamTask, seed: int) -> Mixing | None:
-        """What mixes the images of a batch, if anything does.
+        """The mixing of the images of a batch, or None.
 
         Args:
-            task: What is learned.
+            task: The downstream task.
             seed: Names the stream of random numbers.
         """
         return None

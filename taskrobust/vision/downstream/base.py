@@ -1,4 +1,4 @@
-"""What a downstream task is: what is predicted, by which head, at which loss, and what it is worth."""
+"""The interface of downstream tasks: targets, head, loss, scores and pictures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Predicted(NamedTuple):
 
 
 class DownstreamTask(ABC):
-    """What an encoder is fine-tuned for.
+    """A task to fine-tune an encoder for.
 
     A subclass is a frozen dataclass: its fields are what a configuration may set, plain values only, and are kept with
     a saved model.
@@ -36,7 +36,7 @@ class DownstreamTask(ABC):
     Attributes:
         name: Name of the task in tables.
         headline: The score by which the best model is chosen, and that tables show; larger is better.
-        unknown: What the truth holds where nothing is known: there a prediction costs nothing and is not scored.
+        unknown: The value of the truth where it is unknown. Predictions there have no loss and are not scored.
         trains_encoder: Whether the encoder is trained with the head.
     """
 
@@ -47,7 +47,7 @@ class DownstreamTask(ABC):
 
     @abstractmethod
     def targets(self) -> dict[str, Modality]:
-        """The maps that are read to know the truth, by name, beside those that the encoder reads."""
+        """The maps that hold the truth, by name, in addition to the encoder's inputs."""
 
     def check(self, splits: Mapping[str, Images]) -> None:  # noqa: B027  # most take any
         """Refuse images that this task cannot be learned from.
@@ -71,23 +71,23 @@ class DownstreamTask(ABC):
 
     @abstractmethod
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What is to be predicted for a batch, ``unknown`` where it is not known, [B] or [B, H, W]."""
+        """The truth for a batch, ``unknown`` where it is not known, [B] or [B, H, W]."""
 
     @abstractmethod
     def losses(self, predictions: Tensor, truth: Tensor, batch: Mapping[str, Tensor], training: bool) -> Tensor:
         """Losses of the elements of ``truth``, float32 of its shape. They do not matter where it is unknown.
 
         Args:
-            predictions: What the head returned.
-            truth: What it should have been.
+            predictions: Outputs of the head.
+            truth: The truth.
             batch: All of the batch.
             training: Whether what only helps to learn, such as label smoothing, is in force.
         """
 
     @abstractmethod
     def scores(self, device: torch.device) -> Scores:
-        """What takes in the predictions of one evaluation."""
+        """The scores of one evaluation."""
 
     def pictures(self, predictions: Tensor, truth: Tensor) -> dict[str, NDArray[np.uint8]]:
-        """What is predicted and what is true, RGB bytes [B, H, W, 3] each, by name. Nothing where it is no map."""
+        """Predictions and truth as RGB bytes [B, H, W, 3] by name. Empty if they are not maps."""
         return {}

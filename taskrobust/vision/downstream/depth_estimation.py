@@ -24,7 +24,7 @@ class DepthEstimation(DownstreamTask):
         c = \tfrac15 \max |e|
 
     with the largest error over the known pixels of the image, so that the loss of an image does not depend on the batch
-    that it is in. What is predicted is meters, since the scores are of meters: depth standardized image by image, as in
+    that it is in. Predictions are in meters, since the scores are of meters: depth standardized image by image, as in
     pre-training, would have to be scaled by the truth first.
 
     Args:

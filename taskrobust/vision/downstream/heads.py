@@ -117,7 +117,7 @@ class ConvNextHead(Head):
 
 
 class _DepthwiseConv(nn.Conv2d):
-    """In float32 on a CPU, where its gradient would take up to four times as long in bfloat16."""
+    """In float32 on a CPU, where its gradient is up to four times slower in bfloat16."""
 
     def forward(self, input: Tensor) -> Tensor:
         if input.device.type != "cpu":

@@ -59,5 +59,5 @@ def load_downstream(place: Path) -> DownstreamModel:
 
 
 def load_parameters(model: DownstreamModel, folder: Path) -> None:
-    """Take over the parameters that ``save_downstream`` wrote."""
+    """Load the parameters that ``save_downstream`` wrote."""
     model.load_state_dict(load_file(folder / _WEIGHTS))

@@ -15,7 +15,7 @@ from taskrobust.ranks import Ranks
 class SumScores(ABC):
     """Scores that are functions of sums over samples, pixels or images.
 
-    Sums stay on the device, in whole numbers or float64, and are added up over the ranks in the end. So scores do not
+    Sums stay on the device, as integers or float64, and are added over the ranks at the end, so that scores do not
     depend on how the data were cut into batches, and a rank may have none. (``torchmetrics`` divides in float32.)
 
     Args:
@@ -36,7 +36,7 @@ class SumScores(ABC):
 
     @abstractmethod
     def add(self, predictions: Tensor, truth: Tensor) -> None:
-        """Take in predictions and what they should be, as the model and its task have them."""
+        """Add predictions and truth."""
 
     @abstractmethod
     def scores(self, sums: Tensor) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class TopK(SumScores):
         super().__init__(torch.zeros(1 + len(self.ranks), dtype=torch.int64, device=device))
 
     def add(self, predictions: Tensor, truth: Tensor) -> None:
-        """Take in scores of classes [B, C] and labels [B]."""
+        """Add scores of classes [B, C] and labels [B]."""
         hits = predictions.topk(self.ranks[-1]).indices == truth[:, None]
         known = truth != self.unknown
         self.sums += torch.stack([known.sum(), *((hits[:, :k].any(1) & known).sum() for k in self.ranks)])
@@ -96,7 +96,7 @@ class Iou(SumScores):
         super().__init__(torch.zeros(num_classes**2 + 1, dtype=torch.int64, device=device))
 
     def add(self, predictions: Tensor, truth: Tensor) -> None:
-        """Take in scores of classes [B, C, H, W] and labels [B, H, W]."""
+        """Add scores of classes [B, C, H, W] and labels [B, H, W]."""
         pairs = truth * self.num_classes + predictions.argmax(1)
         pairs = pairs.masked_fill(truth == self.unknown, self.num_classes**2).flatten()
         self.sums.scatter_add_(0, pairs, torch.ones_like(pairs))
@@ -114,7 +114,7 @@ class Iou(SumScores):
 
 _NAMES: Final = ("delta1", "delta2", "delta3", "rmse", "abs_rel")
 _LEAST: Final = 1e-3
-"""Meters. What is predicted nearer is taken for this."""
+"""Meters. Nearer predictions are set to this."""
 
 
 class DepthErrors(SumScores):
@@ -138,7 +138,7 @@ class DepthErrors(SumScores):
         super().__init__(torch.zeros(2, 1 + len(_NAMES), dtype=torch.float64, device=device))
 
     def add(self, predictions: Tensor, truth: Tensor) -> None:
-        """Take in predicted and true meters, [B, H, W] each, 0 where unknown."""
+        """Add predicted and true meters, [B, H, W] each, 0 where unknown."""
         known = (truth > 0).flatten(1)
         target = truth.double().flatten(1).where(known, 1)
         guess = predictions.double().flatten(1).clamp(min=_LEAST).where(known, 1)

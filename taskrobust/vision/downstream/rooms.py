@@ -27,7 +27,7 @@ _SEED: Final = 1
 
 @dataclass(kw_only=True)
 class RoomsConfig:
-    """Generated rooms with exact depth and labels, none of which is among those of pre-training.
+    """Generated rooms with exact depth and labels, other than those of pre-training.
 
     Args:
         folder: Where they are, in ``train``, ``held-out`` and ``test``. Environment variables are filled in.
@@ -73,7 +73,7 @@ def prepare_rooms(config: RoomsConfig) -> None:
 
 
 def rooms_of(config: RoomsConfig, split: str) -> Callable[[Mapping[str, Modality], Transform], Images]:
-    """What reads the rooms of a split: train, held-out or test."""
+    """The data set of a split: train, held-out or test."""
     return partial(Scenes, folder=config.folder / split)
 
 

@@ -72,7 +72,7 @@ def segmentation_pictures(labels: Tensor) -> NDArray[np.uint8]:
     """A color for each class, the same as in the pictures of pre-training; void is black.
 
     Args:
-        labels: Classes, whole numbers [N, H, W].
+        labels: Classes, integers [N, H, W].
 
     Returns:
         RGB bytes [N, H, W, 3].

@@ -139,7 +139,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def initialize(module: nn.Module) -> None:
-    """Initialize linear layers by Xavier's uniform distribution, each part of a joint projection by itself; no bias.
+    """Initialize linear layers by Xavier's uniform distribution, each part of a joint projection separately; no bias.
 
     For ``Module.apply``, which visits a layer before the module that contains it.
     """

@@ -17,7 +17,7 @@ class Decoder(nn.Module):
         modalities: Number M of maps that the encoder reads.
         own: Index of the one that the task predicts.
         grid: Rows and columns of patches of a map.
-        outputs: Numbers to predict for a patch.
+        outputs: Numbers to predict per patch.
         encoder_width: Length of the encoder's tokens.
         width: Length d of a query.
         depth: Number of blocks after the cross-attention.

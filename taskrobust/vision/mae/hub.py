@@ -25,7 +25,7 @@ def load_model(place: str | Path) -> MultiModalMae:
 
 
 def start_from(model: MultiModalMae, place: str | Path) -> None:
-    """Take over the parameters of a saved model that computes the same from them.
+    """Load the parameters of a saved model of the same architecture.
 
     Raises:
         ValueError: If there is none, or it has other modalities or another shape.

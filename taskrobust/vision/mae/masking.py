@@ -10,7 +10,7 @@ from taskrobust._random import random_bits, shift_right, uniform
 
 Budget = Literal["dirichlet", "uniform", "fixed"]
 
-# What the random numbers of a sample are for.
+# Purposes of the random numbers of a sample.
 _SHARES, _ORDER, _REPAIR = range(3)
 
 _TRIES: Final = 16
@@ -45,7 +45,7 @@ class TokenBudget:
         (torch.Size([2, 8]), torch.Size([2, 3, 16]))
 
     Args:
-        visible: Patches V that the encoder sees of a sample.
+        visible: Visible patches V per sample.
         budget: The shares :math:`p`. "dirichlet" draws them from a symmetric Dirichlet distribution, "uniform" draws V
             of all patches at once, "fixed" uses ``proportions``.
         concentration: Parameter of the Dirichlet distribution. 1 makes all shares equally likely; larger values make

@@ -12,14 +12,14 @@ DecoderLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def loss_with_gradient(loss: DecoderLoss, tokens: Tensor, parameters: Iterable[nn.Parameter]) -> tuple[Tensor, Tensor]:
-    """What ``loss(tokens)`` returns, with its gradient taken at once.
+    """The result of ``loss(tokens)``, with its gradient computed at once.
 
     Only the gradient with respect to the tokens and the decoder's parameters is kept, not the activations. Backward
     multiplies it by the gradient that arrives, so that a weight may be decided after all decoders have run.
 
     Args:
         loss: Runs the decoder.
-        tokens: What the encoder returned.
+        tokens: Outputs of the encoder.
         parameters: Those of the decoder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a modality is: how its maps are read, shown to the encoder, predicted, scored and drawn."""
+"""The interface of modalities: how maps are read, embedded, predicted, scored and drawn."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -54,11 +54,11 @@ class Modality(ABC):
 
     @abstractmethod
     def pack(self, crop: "TVTensor") -> Tensor:
-        """What a batch holds of a square crop, compact: bytes where bytes do."""
+        """The compact form of a square crop in a batch, in bytes where possible."""
 
     @abstractmethod
     def missing(self, size: int) -> Tensor:
-        """What a batch holds for a sample without this map, as ``pack`` would return for a crop of ``size`` pixels."""
+        """The form of a missing map in a batch, as ``pack`` would return it for a crop of ``size`` pixels."""
 
     # From a batch to the loss, on the device. Nothing here may wait for the device.
 
@@ -67,7 +67,7 @@ class Modality(ABC):
         """Normalize and cut into patches.
 
         Args:
-            packed: What ``pack`` returned, stacked, [B, ...].
+            packed: Stacked results of ``pack``, [B, ...].
             present: Which samples have this modality, bool [B].
             patch_size: Side of a patch in pixels.
         """
@@ -91,7 +91,7 @@ class Modality(ABC):
 
         Args:
             prediction: [B, L, outputs], in the order of channel, row, column within a patch.
-            prepared: What is predicted.
+            prepared: The targets.
         """
 
     # For people to look at.

@@ -1,4 +1,4 @@
-"""Colors relative to their patch, a task without maps of its own."""
+"""Colors relative to their patch, a task that needs no additional maps."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -63,7 +63,7 @@ class Normals(PixelMap):
 def normals_from_depth(meters: NDArray[np.float32], focal: float) -> NDArray[np.uint8]:
     """Compute normals by finite differences of the points that a depth map stands for, as ``Normals`` reads them.
 
-    Normals are unknown where depth is unknown at the pixel or beside it, or jumps by more than 20 % across it.
+    Normals are unknown where depth is unknown at the pixel or a neighbor, or jumps by more than 20 % across it.
 
     Args:
         meters: Planar depth [H, W] of a pinhole camera that looks at the center, 0 where unknown.

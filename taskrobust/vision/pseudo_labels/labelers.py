@@ -124,7 +124,7 @@ class DepthLabeler(Labeler):
         checkpoint: See :class:`Labeler`.
         device: See there.
         precision: See there.
-        kind: What the model predicts: ``metric`` is meters; ``relative`` increases with the distance, ``inverse``
+        kind: The kind of prediction: ``metric`` is meters; ``relative`` increases with the distance, ``inverse``
             decreases with it, both without a unit. None reads it from the model's configuration.
 
     Raises:

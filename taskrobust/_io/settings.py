@@ -2,14 +2,84 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, get_args, get_origin
 
 MAY_CHANGE: Final = "may change while the results stay the same"
 """Marks a setting of how something is computed or observed, as in ``Annotated[int, MAY_CHANGE]``."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Marks the values that a number may have, as in ``Annotated[int, Range(1)]``.
+
+    Args:
+        least: The smallest value.
+        most: The largest value.
+        open: Whether ``least`` itself is excluded.
+        below: Whether ``most`` itself is excluded.
+    """
+
+    least: float
+    most: float = math.inf
+    open: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.least if self.open else value >= self.least
+        return above and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        bounds = [f"{'above' if self.open else 'of at least'} {self.least:g}"]
+        if self.most < math.inf:
+            bounds.append(f"{'below' if self.below else 'at most'} {self.most:g}")
+        return " and ".join(bounds)
+
+
+AT_LEAST_0: Final = Range(0)
+AT_LEAST_1: Final = Range(1)
+SHARE: Final = Range(0, 1)
+PROBABILITY: Final = Range(0, 1, below=True)
+
+
+def range_of(kind: Any) -> Range | None:
+    """The range of a type annotation, if it has one."""
+    if get_origin(kind) is Annotated:
+        return next((mark for mark in get_args(kind)[1:] if isinstance(mark, Range)), None)
+    inner = (range_of(part) for part in get_args(kind))  # as of Annotated[...] | None
+    return next((found for found in inner if found is not None), None)
+
+
+@dataclass
+class Checked:
+    """Base of dataclasses whose annotated ranges are checked.
+
+    Raises:
+        ValueError: If a number is out of its range. The error names the option, the value and the range.
+    """
+
+    group: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_range(f"{self.group}.{field.name}", getattr(self, field.name), field.type)
+
+
+def check_range(option: str, value: Any, kind: Any) -> None:
+    """Check a value, or each of several, against the range of its type.
+
+    Raises:
+        ValueError: If it is out of its range.
+    """
+    allowed = range_of(kind)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if allowed is not None and not all(one in allowed for one in values if one is not None):
+        raise ValueError(f"Expected a value {allowed} for {option}, got {value}.")
 
 
 def check_same_settings(

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from taskrobust._io.settings import range_of
 from taskrobust._names import snake_case
 from taskrobust.cli.kinds import class_of, classes, in_words
 
@@ -30,6 +31,7 @@ class HelpFormatter(DefaultHelpFormatter):
         notes = ["required"] if action.required else []
         lists_choices = isinstance(action.metavar, str) and action.metavar.startswith("{")
         notes += [in_words(kind, without_null=True)] if base is None and not lists_choices else []
+        notes += [str(allowed).removeprefix("of ")] if (allowed := range_of(kind)) is not None else []
         default = _default_in_words(action, base)
         notes += [] if default is None else [f"default: {default}"]
         return f"{text} ({', '.join(notes)})" if notes else text

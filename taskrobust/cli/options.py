@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from taskrobust._io.paths import config_names, expand_variables, find_config
-from taskrobust._io.settings import flatten, plain
+from taskrobust._io.settings import check_range, flatten, plain
 from taskrobust._io.trust import trust
 from taskrobust._names import find_spelling
 from taskrobust.cli.help import HelpFormatter, arrange, introduction, summary
@@ -86,9 +86,10 @@ class Options:
         """Call the command.
 
         Raises:
-            ValueError: If a setting of data names an environment variable that is not set.
+            ValueError: If a number is out of its range, or a setting of data names a variable that is not set.
         """
         for name, parameter in self.parameters.items():
+            check_range(name, config.get(name), parameter.annotation)
             if class_of(parameter.annotation) is not None and config.get(name) is not None:
                 settings = config[name].get("init_args")
                 for value in vars(settings).values() if settings else ():

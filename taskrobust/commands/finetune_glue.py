@@ -7,7 +7,7 @@ import yaml
 from rich.console import Console
 
 from taskrobust._io.paths import expand_variables
-from taskrobust._io.settings import MAY_CHANGE, changeable, check_same_settings, recorded
+from taskrobust._io.settings import AT_LEAST_1, MAY_CHANGE, Range, changeable, check_same_settings, recorded
 from taskrobust.nlp.glue.tasks import GLUE, glue_tasks
 from taskrobust.training.config import LoopConfig, OptimConfig, RunConfig
 from taskrobust.training.device import resolve_device
@@ -32,8 +32,8 @@ def finetune_glue(
     *,
     tasks: list[str] = _TASKS,
     seeds: int | list[int] = 5,
-    train_samples: int | None = None,
-    max_length: int = 128,
+    train_samples: Annotated[int | None, AT_LEAST_1] = None,
+    max_length: Annotated[int, Range(8)] = 128,
     predict: Annotated[bool, MAY_CHANGE] = False,
     run: RunConfig = _RUN,
     resolved: dict[str, Any] | None = None,

@@ -2,11 +2,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, cast
 
 from torch import Tensor, nn
 
-from taskrobust._io.settings import MAY_CHANGE, recorded
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1, MAY_CHANGE, PROBABILITY, Checked, recorded
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.training.config import RunConfig
 from taskrobust.vision.data import Images, TargetCollate
@@ -31,7 +31,7 @@ _TABLE_2: Final = {"classification": "Cls", "semseg": "Semseg", "depth": "Depth"
 
 
 @dataclass(kw_only=True)
-class EncoderShape:
+class EncoderShape(Checked):
     """The size of an encoder that was not pre-trained. The defaults are ViT-B.
 
     Args:
@@ -42,11 +42,12 @@ class EncoderShape:
         heads: Attention heads.
     """
 
-    image_size: int = 224
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
+    group: ClassVar = "encoder"
+    image_size: Annotated[int, AT_LEAST_1] = 224
+    patch_size: Annotated[int, AT_LEAST_1] = 16
+    width: Annotated[int, AT_LEAST_1] = 768
+    depth: Annotated[int, AT_LEAST_1] = 12
+    heads: Annotated[int, AT_LEAST_1] = 12
 
 
 def finetune_vision(
@@ -62,8 +63,8 @@ def finetune_vision(
     encoder: EncoderShape = EncoderShape(),  # noqa: B008
     size: int | None = None,
     augmentation: Augmentation = Crops(),  # noqa: B008
-    drop_path: float = 0.0,
-    pictures: Annotated[int, MAY_CHANGE] = 6,
+    drop_path: Annotated[float, PROBABILITY] = 0.0,
+    pictures: Annotated[int, MAY_CHANGE, AT_LEAST_0] = 6,
     run: RunConfig = RunConfig(),  # noqa: B008
     resolved: dict[str, Any] | None = None,
 ) -> None:

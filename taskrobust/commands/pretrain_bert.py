@@ -2,11 +2,11 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
-from taskrobust._io.settings import MAY_CHANGE, recorded
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1, MAY_CHANGE, PROBABILITY, Checked, recorded
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.nlp.corpus.build import GRAMMAR, CorpusConfig, prepare
 from taskrobust.nlp.corpus.store import TOKENIZER, Corpus
@@ -25,7 +25,7 @@ _HELD_OUT_MASK_SEED = 20231202
 
 
 @dataclass(kw_only=True)
-class BertShape:
+class BertShape(Checked):
     """The size of BERT. The defaults are BERT-base.
 
     Args:
@@ -37,11 +37,12 @@ class BertShape:
             batches.
     """
 
-    layers: int = 12
-    hidden: int = 768
-    heads: int = 12
-    intermediate: int | None = None
-    dropout: float = 0.1
+    group: ClassVar = "bert"
+    layers: Annotated[int, AT_LEAST_1] = 12
+    hidden: Annotated[int, AT_LEAST_1] = 768
+    heads: Annotated[int, AT_LEAST_1] = 12
+    intermediate: Annotated[int | None, AT_LEAST_1] = None
+    dropout: Annotated[float, PROBABILITY] = 0.1
 
 
 def pretrain_bert(
@@ -50,11 +51,11 @@ def pretrain_bert(
     *,
     weighting: Weighting = SoftmaxMinimax(),  # noqa: B008
     risk: RiskEstimator = RiskEstimator(),  # noqa: B008
-    nsp_weight: float = 1.0,
+    nsp_weight: Annotated[float, AT_LEAST_0] = 1.0,
     masking: Callable[[Any], Masking] = Masking,
     bert: BertShape = BertShape(),  # noqa: B008  # read only
     init_from: str | None = None,
-    held_out_pairs: int = 2048,
+    held_out_pairs: Annotated[int, AT_LEAST_1] = 2048,
     run: RunConfig = RunConfig(),  # noqa: B008
     resolved: dict[str, Any] | None = None,
 ) -> Evaluation:

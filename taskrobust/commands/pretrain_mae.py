@@ -2,11 +2,11 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
-from taskrobust._io.settings import MAY_CHANGE, recorded
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1, MAY_CHANGE, SHARE, Checked, Range, recorded
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import RiskEstimator
 from taskrobust.synthetic.rooms import ScenesConfig, prepare_scenes
@@ -26,7 +26,7 @@ _HELD_OUT_MASK_SEED = 20231202
 
 
 @dataclass(kw_only=True)
-class MaeShape:
+class MaeShape(Checked):
     """Size and masking of the model. The defaults are the paper's, with ViT-B.
 
     Args:
@@ -47,23 +47,24 @@ class MaeShape:
             the same gradients with less memory.
     """
 
-    image_size: int = 224
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    decoder_width: int = 256
-    decoder_depth: int = 2
-    decoder_heads: int = 8
-    visible: int = 98
+    group: ClassVar = "mae"
+    image_size: Annotated[int, AT_LEAST_1] = 224
+    patch_size: Annotated[int, AT_LEAST_1] = 16
+    width: Annotated[int, AT_LEAST_1] = 768
+    depth: Annotated[int, AT_LEAST_1] = 12
+    heads: Annotated[int, AT_LEAST_1] = 12
+    decoder_width: Annotated[int, AT_LEAST_1] = 256
+    decoder_depth: Annotated[int, AT_LEAST_0] = 2
+    decoder_heads: Annotated[int, AT_LEAST_1] = 8
+    visible: Annotated[int, AT_LEAST_1] = 98
     budget: Budget = "dirichlet"
-    concentration: float = 1.0
+    concentration: Annotated[float, Range(0, open=True)] = 1.0
     proportions: list[float] | None = None
     memory_efficient: Annotated[bool, MAY_CHANGE] = False
 
 
 @dataclass(kw_only=True)
-class CropConfig:
+class CropConfig(Checked):
     """The random crops of the training images.
 
     Args:
@@ -72,9 +73,10 @@ class CropConfig:
         flip: Probability of mirroring left and right.
     """
 
+    group: ClassVar = "crop"
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
+    flip: Annotated[float, SHARE] = 0.5
 
 
 def pretrain_mae(
@@ -90,7 +92,7 @@ def pretrain_mae(
     crop: CropConfig = CropConfig(),  # noqa: B008
     init_from: str | None = None,
     held_out_samples: int | None = None,
-    pictures: Annotated[int, MAY_CHANGE] = 6,
+    pictures: Annotated[int, MAY_CHANGE, AT_LEAST_0] = 6,
     run: RunConfig = RunConfig(),  # noqa: B008
     resolved: dict[str, Any] | None = None,
 ) -> Evaluation:

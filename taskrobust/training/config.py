@@ -1,16 +1,16 @@
 """The settings that every training run has."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from taskrobust._io.settings import MAY_CHANGE
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1, MAY_CHANGE, PROBABILITY, Checked, Range
 from taskrobust.faults import OnNonfinite
 from taskrobust.training.callbacks import Callback
 from taskrobust.training.run_folder import Resume
 
 
 @dataclass(kw_only=True)
-class LoopConfig:
+class LoopConfig(Checked):
     """How long a run trains, on how much data per step, and how often it reports.
 
     Args:
@@ -29,20 +29,22 @@ class LoopConfig:
         workers: Processes that load data. 0 loads in the training process.
     """
 
-    steps: int | None = None
-    epochs: float | None = None
-    batch_size: Annotated[int, MAY_CHANGE] = 32  # with the number of processes; the samples per step may not change
-    accumulation: int = 1
+    group: ClassVar = "loop"
+    steps: Annotated[int | None, AT_LEAST_1] = None
+    epochs: Annotated[float | None, Range(0, open=True)] = None
+    # The batch size may change with the number of processes. The samples per step may not, which the trainer checks.
+    batch_size: Annotated[int, MAY_CHANGE, AT_LEAST_1] = 32
+    accumulation: Annotated[int, AT_LEAST_1] = 1
     window_weights: Literal["running", "two_pass"] = "running"
-    seed: int = 0
-    log_every: Annotated[int, MAY_CHANGE] = 10
-    eval_every: int | None = 500
-    checkpoint_every: Annotated[int, MAY_CHANGE] = 500
-    workers: Annotated[int, MAY_CHANGE] = 0
+    seed: Annotated[int, AT_LEAST_0] = 0
+    log_every: Annotated[int, MAY_CHANGE, AT_LEAST_1] = 10
+    eval_every: Annotated[int | None, AT_LEAST_1] = 500
+    checkpoint_every: Annotated[int, MAY_CHANGE, AT_LEAST_1] = 500
+    workers: Annotated[int, MAY_CHANGE, AT_LEAST_0] = 0
 
 
 @dataclass(kw_only=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """The optimizer, its learning rate schedule, and the average of the parameters.
 
     Args:
@@ -62,22 +64,23 @@ class OptimConfig:
         ema_decay: Decay of the exponential average per step.
     """
 
-    lr: float = 1e-4
-    weighting_lr: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-6
-    weight_decay: float = 0.01
+    group: ClassVar = "optim"
+    lr: Annotated[float, AT_LEAST_0] = 1e-4
+    weighting_lr: Annotated[float, AT_LEAST_0] = 1e-2
+    betas: Annotated[tuple[float, float], PROBABILITY] = (0.9, 0.999)
+    eps: Annotated[float, Range(0, open=True)] = 1e-6
+    weight_decay: Annotated[float, AT_LEAST_0] = 0.01
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    min_lr: float = 0.0
-    warmup_steps: float = 0
-    layer_decay: float = 1.0
-    clip_norm: float = 0.0
+    min_lr: Annotated[float, AT_LEAST_0] = 0.0
+    warmup_steps: Annotated[float, AT_LEAST_0] = 0
+    layer_decay: Annotated[float, Range(0, 1, open=True)] = 1.0
+    clip_norm: Annotated[float, AT_LEAST_0] = 0.0
     average: Literal["none", "ema", "iterate"] = "none"
-    ema_decay: float = 0.999
+    ema_decay: Annotated[float, PROBABILITY] = 0.999
 
 
 @dataclass(kw_only=True)
-class DeviceConfig:
+class DeviceConfig(Checked):
     """The device, the precision and the parallelism. Start several processes with ``torchrun``.
 
     Args:
@@ -91,11 +94,12 @@ class DeviceConfig:
             otherwise. A run that resumes on a CPU keeps its number, since the last bits of its results depend on it.
     """
 
+    group: ClassVar = "device"
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     parallel: Literal["ddp", "fsdp2"] = "ddp"
     compile: bool = False
-    threads: Annotated[int | None, MAY_CHANGE] = None
+    threads: Annotated[int | None, MAY_CHANGE, AT_LEAST_1] = None
 
 
 @dataclass(kw_only=True)

@@ -154,6 +154,23 @@ def test_a_call_from_python_needs_no_settings_in_plain_values(settings: dict[str
         train(alpha=1.0, steps=4)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("loop.steps", "0", "Expected a value of at least 1 for loop.steps, got 0."),
+        ("optim.ema_decay", "7", "Expected a value of at least 0 and below 1 for optim.ema_decay, got 7.0."),
+        ("nsp_weight", "-1", "Expected a value of at least 0 for nsp_weight, got -1.0."),
+        ("held_out_pairs", "0", "Expected a value of at least 1 for held_out_pairs, got 0."),
+        ("bert.dropout", "nan", "Expected a value of at least 0 and below 1 for bert.dropout, got nan."),
+    ],
+)
+def test_a_number_out_of_range_is_one_line(option: str, value: str, message: str, config: Path, tmp_path: Path) -> None:
+    result = call("pretrain-bert", "--config", config, f"--{option}={value}")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[0] == f"error: {message}"
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("option", ["weighting", "risk", "masking"])
 def test_a_configuration_cannot_call_functions(option: str, config: Path, tmp_path: Path) -> None:
     attack = {option: {"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/exploded"}}}

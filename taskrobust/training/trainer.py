@@ -1,4 +1,6 @@
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -45,6 +47,14 @@ class _Progress:
         self.__dict__.update(state)
 
 
+class _Console(Console):
+    """A console whose output may end, by a broken pipe or on a full disk, while the run continues."""
+
+    def on_broken_pipe(self) -> None:
+        """Print to nowhere from now on."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Trainer:
     """Trains a recipe in a run folder, and resumes where an earlier process of the same run stopped.
 
@@ -74,7 +84,7 @@ class Trainer:
         self.eval_every = loop.eval_every or math.ceil(steps_per_epoch)
         self.accelerator = accelerator
         self.is_main = accelerator.is_main_process
-        self.console = Console()
+        self.console = _Console()
         self.criterion = recipe.criterion.to(accelerator.device)
         sharded = accelerator.is_fsdp2
         if sharded and (optim.average != "none" or list(self.criterion.parameters())):
@@ -148,8 +158,12 @@ class Trainer:
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar, once for all ranks."""
-        if self.is_main:
+        if not self.is_main:
+            return
+        try:
             self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        except OSError:
+            self.console.on_broken_pipe()
 
     @property
     def evaluated_model(self) -> nn.Module:

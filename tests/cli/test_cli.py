@@ -161,7 +161,7 @@ def test_a_call_from_python_needs_no_settings_in_plain_values(settings: dict[str
         ("optim.ema_decay", "7", "Expected a value of at least 0 and below 1 for optim.ema_decay, got 7.0."),
         ("nsp_weight", "-1", "Expected a value of at least 0 for nsp_weight, got -1.0."),
         ("held_out_pairs", "0", "Expected a value of at least 1 for held_out_pairs, got 0."),
-        ("bert.dropout", "nan", "Expected a value of at least 0 and below 1 for bert.dropout, got nan."),
+        ("bert.dropout", ".nan", "Expected a value of at least 0 and below 1 for bert.dropout, got nan."),
     ],
 )
 def test_a_number_out_of_range_is_one_line(option: str, value: str, message: str, config: Path, tmp_path: Path) -> None:
@@ -666,3 +666,14 @@ def test_closed_output_is_no_traceback() -> None:
     result = subprocess.run(f"{words} | head -1", shell=True, capture_output=True, text=True)
     assert "configs/" in result.stdout
     assert not result.stderr
+
+
+@pytest.mark.parametrize("output", ["| head -1", "> /dev/full"])
+def test_a_broken_or_full_output_does_not_end_a_run(output: str, config: Path, tmp_path: Path) -> None:
+    words = " ".join(command("pretrain-bert", "--config", config))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(f"{words} {output}", shell=True, capture_output=True, text=True, env=environment)
+    assert "Traceback" not in result.stderr
+    assert [line["step"] for line in metrics(tmp_path / "run")][-1] == 8
+    assert (tmp_path / "run/model").exists()
+    assert result.returncode == 0

@@ -47,27 +47,41 @@ class MetricsFile:
         self.path = path
         self.pending: list[bytes] = []
 
-    def start(self, step: int, last_step: int) -> None:
+    def start(self, step: int, last_step: int) -> list[int]:
         """Drop the lines that a run which resumes after ``step`` writes again, and an incomplete last line.
 
         Args:
             step: The step.
             last_step: The run's last step, whose evaluation is always repeated.
 
+        Returns:
+            Numbers of the lines that are damaged and dropped. The file as it was is then in metrics.jsonl.damaged.
+
         Raises:
             OSError: If the disk is full.
         """
+        damaged = []
         if self.path.exists():
             kept = []
-            for text in self.path.read_bytes().splitlines(keepends=True):
-                line = json.loads(text) if text.endswith(b"\n") else None
-                is_last_evaluation = line is not None and line["step"] == last_step and line["split"] == "held_out"
-                if line is None or line["step"] > step or is_last_evaluation:
+            content = self.path.read_bytes()
+            for number, text in enumerate(content.splitlines(keepends=True), start=1):
+                if not text.endswith(b"\n"):  # incomplete, as the process was killed
+                    break
+                try:
+                    line = json.loads(text)
+                    line_step, split = int(line["step"]), line["split"]
+                except (ValueError, LookupError, TypeError):
+                    damaged.append(number)
+                    continue
+                if line_step > step or (line_step == last_step and split == "held_out"):
                     break
                 if text not in self.pending:  # else it was written after the checkpoint in which it is pending
                     kept.append(text)
+            if damaged:
+                write_atomically(self.path.with_name(f"{self.path.name}.damaged"), content)
             write_atomically(self.path, b"".join(kept))
         self.write()
+        return damaged
 
     def append(self, line: dict[str, Any]) -> None:
         """Write a line after the pending ones.
@@ -145,7 +159,12 @@ class Metrics:
     def start(self, step: int, samples: int) -> None:
         """Start after a step, and drop the lines of later steps."""
         if self.main:
-            self.file.start(step, self.steps)
+            damaged = self.file.start(step, self.steps)
+            if damaged:
+                self.say(
+                    f"Lines {damaged} of {self.file.path} are damaged and left out; the file as it was is in "
+                    f"{self.file.path.name}.damaged."
+                )
         self._mark = (time.perf_counter(), samples, step)
 
     def finish(self) -> None:

@@ -184,3 +184,21 @@ def test_curves_have_the_risk_and_weight_of_every_task(tmp_path: Path) -> None:
     assert "risk/verb" not in train
     assert held_out == {"held_out/noun": 1.0, "held_out/mean": 1.0, "held_out/worst": 1.0}
     assert test == {"test/noun": 1.0, "test/f1": 0.5}
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe not text\n", b"{\n", b"[]\n", b'{"step": "x", "split": "train"}\n', b"null\n"]
+)
+def test_damaged_lines_are_named_left_out_and_kept_aside(
+    damage: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path).start()
+    for noun in range(6):
+        run.step(float(noun), 3.0, 10.0)
+    path = tmp_path / "metrics.jsonl"
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + damage + third)
+    Run(tmp_path, step=6).start()
+    assert f"Lines [2] of {path} are damaged and left out" in capsys.readouterr().out
+    assert path.read_bytes() == first + third
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == first + damage + third

@@ -196,7 +196,7 @@ def test_damaged_lines_are_named_left_out_and_kept_aside(
     for noun in range(6):
         run.step(float(noun), 3.0, 10.0)
     path = tmp_path / "metrics.jsonl"
-    first, second, third = path.read_bytes().splitlines(keepends=True)
+    first, _, third = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + damage + third)
     Run(tmp_path, step=6).start()
     assert f"Lines [2] of {path} are damaged and left out" in capsys.readouterr().out

@@ -568,7 +568,7 @@ def test_a_saved_model_without_one_of_its_weights_is_refused(small_mae: MakeMode
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("no_such_package.maps:Infrared", "Expected classes of taskrobust in .*, got one of the module 'no_such_package.maps'"),
+        ("no_such_package.maps:Infrared", "got one of the module 'no_such_package.maps'"),
         ("builtins:dict", "Expected a modality at 'builtins:dict', got <class 'dict'>"),
     ],
 )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from taskrobust.loss import MultiTaskLoss
     from taskrobust.outputs import DisjointRows, Outputs, TaskLosses, grouped_losses, pool_batches
     from taskrobust.ranks import pool_ranks
+    from taskrobust.reference import FixedReference, ModelReference, PowerLawReference, Reference
     from taskrobust.risk import RiskEstimator
     from taskrobust.step import StepReport
     from taskrobust.weighting import (
@@ -36,14 +37,18 @@ __all__ = [
     "DisjointRows",
     "Evaluation",
     "Fixed",
+    "FixedReference",
     "GeometricMean",
     "GradNorm",
     "GroupDRO",
+    "ModelReference",
     "MultiTaskLoss",
     "NonFiniteLossError",
     "Outputs",
+    "PowerLawReference",
     "Proportional",
     "RandomWeights",
+    "Reference",
     "RiskEstimator",
     "SoftmaxMinimax",
     "StepReport",
@@ -69,6 +74,10 @@ _HOMES = {
     "grouped_losses": "taskrobust.outputs",
     "pool_batches": "taskrobust.outputs",
     "pool_ranks": "taskrobust.ranks",
+    "FixedReference": "taskrobust.reference",
+    "ModelReference": "taskrobust.reference",
+    "PowerLawReference": "taskrobust.reference",
+    "Reference": "taskrobust.reference",
     "RiskEstimator": "taskrobust.risk",
     "StepReport": "taskrobust.step",
     "DWA": "taskrobust.weighting",

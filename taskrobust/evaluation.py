@@ -22,8 +22,9 @@ class Evaluation:
 
     Args:
         risks: Mean loss of each task that had an element.
-        mean: Mean over the weighted tasks, in the units in which the criterion compares them.
-        worst: Largest risk of a weighted task in these units; infinite if one is not a number.
+        mean: Mean over the weighted tasks of the risks that the criterion compares: minus a reference that does not
+            change, in their units.
+        worst: Largest of these risks; infinite if one is not a number.
         worst_task: That task.
     """
 
@@ -35,7 +36,11 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: Callable[..., Any], criterion: MultiTaskLoss, batches: Iterable[Any], pool: bool = True
+    model: Callable[..., Any],
+    criterion: MultiTaskLoss,
+    batches: Iterable[Any],
+    pool: bool = True,
+    reference: Callable[..., Any] | None = None,
 ) -> Evaluation:
     """Risks over all batches of all ranks, which do not depend on how the data were cut into batches.
 
@@ -55,6 +60,8 @@ def evaluate(
         batches: This rank's batches. The model is called with a mapping as keyword arguments, with a tuple or list as
             positional ones, and with anything else as it is.
         pool: Whether all ranks call this, each with its share of the data. Otherwise this rank evaluates by itself.
+        reference: The reference model of ``ModelReference``, called like the model. Without it, the mean and the worst
+            risk are not excess risks.
 
     Raises:
         ValueError: If no weighted task had an element.
@@ -62,22 +69,29 @@ def evaluate(
     modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     if isinstance(model, nn.Module):
         model.eval()
-    parts = [torch.zeros(2, len(criterion.tasks), device=criterion.skipped.device)]
+    parts = []
     try:
         for batch in batches:
-            if isinstance(batch, Mapping):
-                outputs = model(**batch)
-            else:
-                outputs = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-            losses = criterion.as_task_losses(outputs).detach()
-            parts.append(torch.stack([losses.sums, losses.counts]))
+            losses = criterion.as_task_losses(_call(model, batch)).detach()
+            part = [losses.sums, losses.counts]
+            if reference is not None:
+                part.append(criterion.as_task_losses(_call(reference, batch)).detach().sums)
+            parts.append(torch.stack(part))
     finally:
         for module, training in modes:
             module.training = training
+    device, rows = criterion.skipped.device, 2 if reference is None else 3
+    parts.append(torch.zeros(rows, len(criterion.tasks), device=device))
     total = torch.stack(parts).cpu().double().sum(0)  # which some devices cannot
-    sums, counts = total.float().to(criterion.skipped.device).unbind()
-    pooled = criterion.ranks.pool(TaskLosses(sums, counts)) if pool else TaskLosses(sums, counts)
-    return summarize(pooled, criterion)
+    sums, counts, *references = total.float().to(device).unbind()
+    own = TaskLosses(sums, counts, None, *references)
+    return summarize(criterion.ranks.pool(own) if pool else own, criterion)
+
+
+def _call(model: Callable[..., Any], batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
 
 
 def summarize(losses: TaskLosses, criterion: MultiTaskLoss) -> Evaluation:
@@ -88,8 +102,9 @@ def summarize(losses: TaskLosses, criterion: MultiTaskLoss) -> Evaluation:
     """
     values = zip(criterion.tasks, (losses.sums / losses.counts).tolist(), losses.counts.tolist(), strict=True)
     risks = {task: risk for task, risk, count in values if count > 0}
-    units = zip(criterion.weighted_tasks, criterion.risk.comparable_unit().tolist(), strict=True)
-    weighted = {task: risks[task] / unit for task, unit in units if task in risks}
+    of_weighted_tasks = losses.first(len(criterion.weighted_tasks))
+    compared = criterion.risk.compared(of_weighted_tasks, over_time=True).tolist()
+    weighted = {task: risk for task, risk in zip(criterion.weighted_tasks, compared, strict=True) if task in risks}
     if not weighted:
         raise ValueError(f"Expected held-out elements of one of {list(criterion.weighted_tasks)}, got none.")
     badness = {task: math.inf if math.isnan(risk) else risk for task, risk in weighted.items()}

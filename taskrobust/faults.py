@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from taskrobust._state import StatefulModule
+from taskrobust.outputs import TaskLosses
 from taskrobust.weighting.base import Weighting
 
 OnNonfinite = Literal["raise", "skip"]
@@ -32,6 +33,7 @@ class Faults(StatefulModule):
     Args:
         tasks: Names of the tasks, those of the weighting first.
         weighting: The strategy.
+        excess: Whether the strategy gets excess risks, which are 0 or more whatever the losses.
         on_nonfinite: Whether a loss that is not finite is an error.
     """
 
@@ -39,11 +41,11 @@ class Faults(StatefulModule):
     outside: Tensor
     weights: Tensor
 
-    def __init__(self, tasks: Sequence[str], weighting: Weighting, on_nonfinite: OnNonfinite) -> None:
+    def __init__(self, tasks: Sequence[str], weighting: Weighting, excess: bool, on_nonfinite: OnNonfinite) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
         self.strategy = type(weighting).__name__
-        self.bound = weighting.smallest_risk
+        self.bound = -math.inf if excess else weighting.smallest_risk
         self.on_nonfinite = on_nonfinite
         self._register_state()
 
@@ -51,27 +53,33 @@ class Faults(StatefulModule):
         """None."""
         return {name: torch.zeros(len(self.tasks), dtype=torch.int64) for name in ("nonfinite", "outside", "weights")}
 
-    def record_losses(self, counts: Tensor, sums: Tensor | None, weighted: int) -> Tensor:
+    def record_losses(self, losses: TaskLosses, weighted: int) -> Tensor:
         """Whether all losses are finite, shape []. Raises on the CPU, where they can be read at once.
 
         Args:
-            counts: Element counts, shape [T].
-            sums: Sums of losses, shape [T], if they are known.
+            losses: The losses, also those of a reference model.
             weighted: Number of tasks that the strategy weights.
         """
-        fine = (counts >= 0) & (counts < math.inf)
+        fine = _possible(losses.counts) & losses.sums.isfinite()
+        if losses.reference is not None:
+            fine = fine & losses.reference.isfinite()
         outside = None
-        if sums is not None:
-            fine = fine & sums.isfinite()
-            if self.bound > -math.inf:
-                outside = ((counts > 0) & (sums < self.bound * counts))[:weighted]
+        if self.bound > -math.inf:
+            outside = ((losses.counts > 0) & (losses.sums < self.bound * losses.counts))[:weighted]
+        return self._record(fine, outside)
+
+    def record_counts(self, counts: Tensor) -> Tensor:
+        """Whether element counts are possible, shape []. Raises on the CPU."""
+        return self._record(_possible(counts), None)
+
+    def _record(self, fine: Tensor, outside: Tensor | None) -> Tensor:
         finite = fine.all()
-        if _is_read_at_once(counts) and finite and (outside is None or not outside.any()):
+        if _is_read_at_once(fine) and finite and (outside is None or not outside.any()):
             return finite
         self.nonfinite.add_(~fine)
         if outside is not None:
-            self.outside[:weighted].add_(outside)
-        if _is_read_at_once(counts):
+            self.outside[: len(outside)].add_(outside)
+        if _is_read_at_once(fine):
             self.check()
         return finite
 
@@ -110,6 +118,10 @@ class Faults(StatefulModule):
 
     def _tasks_of(self, counts: Tensor) -> list[str]:
         return [task for task, count in zip(self.tasks, counts.tolist(), strict=True) if count]
+
+
+def _possible(counts: Tensor) -> Tensor:
+    return (counts >= 0) & (counts < math.inf)
 
 
 def _is_read_at_once(values: Tensor) -> bool:

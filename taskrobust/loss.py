@@ -43,7 +43,8 @@ class MultiTaskLoss(StatefulModule):
     Args:
         tasks: Names of the tasks, in the order of the model's ``TaskLosses``.
         weighting: The strategy, or its name for one with its defaults.
-        risk: How risks are smoothed and normalized. None uses the risks of each batch in their own units.
+        risk: How risks are smoothed and normalized, and what is subtracted from them. None uses the risks of each batch
+            in their own units.
         auxiliary: Tasks outside of the weighting with their fixed weights. In ``TaskLosses`` they follow the others.
         weight_sum: Sum of the weights of the present tasks: a number, or ``"tasks"`` for their number. ``"paper"``
             keeps the scale of the strategy's paper, so that strategies differ in the size of their steps.
@@ -99,7 +100,13 @@ class MultiTaskLoss(StatefulModule):
         self.min_weight = min_weight
         self.on_nonfinite = on_nonfinite
         self.ranks = Ranks(process_group)
-        self.faults = Faults(self.tasks, weighting, on_nonfinite)
+        excess = self.risk.reference is not None
+        if excess and weighting.smallest_risk > 0:
+            raise ValueError(
+                f"Expected a weighting of excess risks, which may be 0, got {type(weighting).__name__} for risks of "
+                f"{weighting.smallest_risk:g} or more."
+            )
+        self.faults = Faults(self.tasks, weighting, excess, on_nonfinite)
         self._auxiliary = FixedTensor(list(auxiliary.values()))
         self._window: Step | None = None
         self._last: StepReport | None = None
@@ -121,7 +128,7 @@ class MultiTaskLoss(StatefulModule):
         """No steps."""
         return {"skipped": torch.zeros((), dtype=torch.int64)}
 
-    def forward(self, losses: Losses, shared: Shared | None = None) -> Tensor:
+    def forward(self, losses: Losses, shared: Shared | None = None, reference: Losses | None = None) -> Tensor:
         """Weighted total of one batch, shape [], differentiable.
 
         Args:
@@ -130,19 +137,23 @@ class MultiTaskLoss(StatefulModule):
                 losses in one tensor of shape [T].
             shared: Shared parameters or activation, for strategies that need gradients: parameters of the last shared
                 layer, the activation after it, or ``DisjointRows``. None uses that of ``Outputs``.
+            reference: Losses of the reference model on the same elements, for ``ModelReference``.
 
         Raises:
-            ValueError: If the losses are not those of the tasks, or ``shared`` is missing.
+            ValueError: If the losses are not those of the tasks, or ``shared`` or ``reference`` is missing.
             NonFiniteLossError: See ``on_nonfinite``.
         """
         if isinstance(losses, Outputs):
             shared = losses.shared if shared is None else shared
         own = self.as_task_losses(losses)
+        if reference is not None:
+            own = own.with_reference(self.as_task_losses(reference))
         self._recover_from_meta()
         with _without_autocast(own.sums.device.type):
             if not self._learns:
                 local = own.detach()
-                return Step(self, local.counts, local.sums, learns=False).add(own, None)
+                return Step(self, local.counts, local, learns=False).add(own, None)
+            self._check_reference(own)
             if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
                 raise ValueError(
                     "Expected one call of the criterion per step, got another one during backward, as inside of "
@@ -159,7 +170,7 @@ class MultiTaskLoss(StatefulModule):
             for guard in self._guards:
                 guard.begin()
             pooled = self.ranks.pool(own)
-            step = Step(self, pooled.counts, pooled.sums)
+            step = Step(self, pooled.counts, pooled)
             total = step.add(own, shared)
             self._close(step)
             return total
@@ -207,8 +218,10 @@ class MultiTaskLoss(StatefulModule):
         before = [(buffer, buffer.clone()) for buffer in self.risk.buffers()]
         try:
             if losses is not None:
-                pooled = self.ranks.pool(self.as_task_losses(losses))
-                step = Step(self, pooled.counts, pooled.sums, window=True, multiplier=divided_by)
+                own = self.as_task_losses(losses)
+                self._check_reference(own)
+                pooled = self.ranks.pool(own)
+                step = Step(self, pooled.counts, pooled, window=True, multiplier=divided_by)
             else:
                 assert counts is not None
                 only_counts = self.as_task_losses(TaskLosses(torch.zeros_like(counts), counts))
@@ -284,6 +297,11 @@ class MultiTaskLoss(StatefulModule):
         """Mean losses of the last step over all ranks, in their own units, by task: ``last.risks``."""
         return self.last.risks
 
+    @property
+    def excess(self) -> dict[str, Tensor]:
+        """Risks of the last step as they are compared, by weighted task: ``last.excess``."""
+        return self.last.excess
+
     def get_extra_state(self) -> Tensor:
         """The names that the entries of the state belong to, as bytes, since a state holds tensors."""
         return torch.tensor(list("\n".join(self.tasks).encode()), dtype=torch.uint8, device="cpu")
@@ -312,6 +330,18 @@ class MultiTaskLoss(StatefulModule):
     def auxiliary_weights(self, device: torch.device) -> Tensor:
         """Weights of the auxiliary tasks."""
         return self._auxiliary.on(device)
+
+    def _check_reference(self, losses: TaskLosses) -> None:
+        needed = self.risk.reference is not None and self.risk.reference.needs_model
+        if needed and losses.reference is None:
+            raise ValueError(
+                f"{type(self.risk.reference).__name__} needs the losses of the reference model: call criterion(losses, "
+                "reference=...) with its outputs."
+            )
+        if not needed and losses.reference is not None:
+            raise ValueError(
+                "Expected no losses of a reference model without RiskEstimator(reference=ModelReference()), got some."
+            )
 
     def _close(self, step: Step) -> None:
         self._last = step.close()

@@ -51,11 +51,13 @@ class TaskLosses:
         sums: Sums of the element losses, shape [T], differentiable. 0 for a task that is absent from the batch.
         counts: Numbers of elements behind the sums, shape [T], integers or float32. 0 for an absent task.
         tasks: Names of the tasks, which ``MultiTaskLoss`` compares with its own. None where the order says it all.
+        reference: Sums of the losses of a reference model on the same elements, shape [T], for ``ModelReference``.
     """
 
     sums: Tensor
     counts: Tensor
     tasks: tuple[str, ...] | None = None
+    reference: Tensor | None = None
 
     @staticmethod
     def from_elements(losses: Mapping[str, Tensor | None], device: torch.device | None = None) -> "TaskLosses":
@@ -132,13 +134,41 @@ class TaskLosses:
 
     def detach(self) -> "TaskLosses":
         """The same values in float32, cut from the graph."""
-        return TaskLosses(self.sums.detach().float(), self.counts.detach().float(), self.tasks)
+        reference = None if self.reference is None else self.reference.detach().float()
+        return TaskLosses(self.sums.detach().float(), self.counts.detach().float(), self.tasks, reference)
+
+    def with_reference(self, reference: "TaskLosses") -> "TaskLosses":
+        """The same losses beside those of a reference model on the same elements, see ``ModelReference``.
+
+        ``criterion(losses, reference=...)`` does it. Use it for the first pass of an accumulation window.
+
+        Raises:
+            ValueError: If the counts differ. Checked on the CPU, where it costs nothing.
+        """
+        counts = self.counts, reference.counts
+        if counts[0].device.type == "cpu" and not torch.compiler.is_compiling() and not torch.equal(*counts):
+            raise ValueError(
+                f"Expected losses of the reference model on the same elements, whose counts are {counts[0].tolist()}, "
+                f"got {counts[1].tolist()}."
+            )
+        return TaskLosses(self.sums, self.counts, self.tasks, reference.sums.detach())
+
+    def first(self, number: int) -> "TaskLosses":
+        """The losses of the first tasks."""
+        tasks = None if self.tasks is None else self.tasks[:number]
+        reference = None if self.reference is None else self.reference[:number]
+        return TaskLosses(self.sums[:number], self.counts[:number], tasks, reference)
 
     def __add__(self, other: "TaskLosses") -> "TaskLosses":
         """Losses of the union of two batches."""
         if self.tasks is not None and other.tasks is not None and self.tasks != other.tasks:
             raise ValueError(f"Expected losses of the tasks {list(self.tasks)} to add, got {list(other.tasks)}.")
-        return TaskLosses(self.sums + other.sums, self.counts + other.counts, self.tasks or other.tasks)
+        if (self.reference is None) != (other.reference is None):
+            raise ValueError("Expected the losses of a reference model in both batches or in none, got them in one.")
+        reference = None
+        if self.reference is not None and other.reference is not None:
+            reference = self.reference + other.reference
+        return TaskLosses(self.sums + other.sums, self.counts + other.counts, self.tasks or other.tasks, reference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,13 +192,16 @@ class Outputs:
 
 
 def _task_losses(children: Iterable[Any], tasks: Any) -> TaskLosses:
-    sums, counts = children
-    return TaskLosses(sums, counts, tasks)
+    sums, counts, *reference = children
+    return TaskLosses(sums, counts, tasks, *reference)
 
 
 pytree.register_pytree_node(
     TaskLosses,
-    lambda losses: ([losses.sums, losses.counts], losses.tasks),
+    lambda losses: (
+        [losses.sums, losses.counts, *([] if losses.reference is None else [losses.reference])],
+        losses.tasks,
+    ),
     _task_losses,
     serialized_type_name="taskrobust.TaskLosses",
 )

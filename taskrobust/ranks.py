@@ -31,12 +31,15 @@ class Ranks:
         return values
 
     def pool(self, losses: TaskLosses) -> TaskLosses:
-        """Losses of the union of the ranks' batches, detached, by one all-reduce of 2T floats."""
+        """Losses of the union of the ranks' batches, detached, by one all-reduce of 2T floats, 3T with a reference."""
         losses = losses.detach()
         if self.size == 1:
             return losses
-        sums, counts = self.sum(torch.stack([losses.sums, losses.counts])).unbind()
-        return TaskLosses(sums, counts, losses.tasks)
+        if losses.reference is None:
+            sums, counts = self.sum(torch.stack([losses.sums, losses.counts])).unbind()
+            return TaskLosses(sums, counts, losses.tasks)
+        sums, counts, reference = self.sum(torch.stack([losses.sums, losses.counts, losses.reference])).unbind()
+        return TaskLosses(sums, counts, losses.tasks, reference)
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Ranks":
         return self

@@ -48,7 +48,7 @@ class StepReport:
         tasks: Names of the tasks, auxiliary ones last.
         weight_vector: Weights that were applied, shape [T].
         risk_vector: Mean losses over all ranks, in their own units, shape [T]. NaN for an absent task.
-        compared_risks: Risks of the weighted tasks in the unit in which they are compared.
+        compared_risks: Risks of the weighted tasks as they are compared: minus the reference, in their unit.
         total: Weighted total over all ranks and micro-batches, shape [].
         finite: Whether all losses were finite, bool, shape [].
     """
@@ -71,6 +71,11 @@ class StepReport:
         return dict(zip(self.tasks, self.risk_vector.unbind(), strict=True))
 
     @property
+    def excess(self) -> dict[str, Tensor]:
+        """Risks of the weighted tasks as they are compared: minus the reference, in their unit."""
+        return dict(zip(self.tasks, self.compared_risks.unbind(), strict=False))
+
+    @property
     def entropy(self) -> Tensor:
         """Entropy of the weights of the weighted tasks, in nats."""
         weights = self.weight_vector[: len(self.compared_risks)]
@@ -85,12 +90,12 @@ class StepReport:
 
     @property
     def worst_index(self) -> Tensor:
-        """Index of the weighted task with the largest risk, shape []."""
+        """Index of the weighted task with the largest compared risk, shape []."""
         return self.compared_risks.nan_to_num(nan=-torch.inf).argmax()
 
     @property
     def worst_task(self) -> str:
-        """The weighted task with the largest risk. Waits for the device."""
+        """The weighted task with the largest compared risk. Waits for the device."""
         return self.tasks[int(self.worst_index)]
 
 
@@ -100,7 +105,7 @@ class Step:
     Args:
         criterion: Whose step it is.
         counts: Element counts of the whole step over all ranks, shape [T].
-        sums: Loss sums of the whole step over all ranks. If given, the weights are computed from the risks of this
+        losses: Losses of the whole step over all ranks. If given, the weights are computed from the risks of this
             step, otherwise from the running risks before it.
         window: Whether the losses come in several batches.
         multiplier: Factor of the totals, for a framework that divides them.
@@ -111,7 +116,7 @@ class Step:
         self,
         criterion: Criterion,
         counts: Tensor,
-        sums: Tensor | None = None,
+        losses: TaskLosses | None = None,
         *,
         window: bool = False,
         multiplier: float = 1.0,
@@ -119,7 +124,7 @@ class Step:
     ) -> None:
         self.criterion = criterion
         self.counts = counts
-        self.sums = sums
+        self.losses = losses
         self.window = window
         self.multiplier = multiplier
         self.learns = learns
@@ -151,12 +156,14 @@ class Step:
         if self.window:
             self.seen = own if self.seen is None else self.seen + own
             self.finite = self.finite & own.sums.isfinite().all()
+            if own.reference is not None:
+                self.finite = self.finite & own.reference.isfinite().all()
             if self.ranks == 1:
-                self.criterion.faults.record_losses(own.counts, own.sums, self.number)
+                self.criterion.faults.record_losses(own, self.number)
             sums, counts = own.sums * self.ranks, own.counts * self.ranks
         else:
-            assert self.sums is not None
-            sums, counts = self.sums, self.counts
+            assert self.losses is not None
+            sums, counts = self.losses.sums, self.counts
         local = losses.sums.float()
         risks = (sums + (local - local.detach()) * self.ranks) / self.denominators / self.unit
         weighted_risks = risks[: self.number]
@@ -185,22 +192,22 @@ class Step:
         """
         criterion, running = self.criterion, self.running
         with torch.no_grad():
-            sums = self._close_window() if self.window else self.sums
-            assert sums is not None
+            losses = self._close_window() if self.window else self.losses
+            assert losses is not None
             assert self.weights is not None
-            if self.sums is None:
-                self._learn(sums)
+            if self.losses is None:
+                self._learn(losses)
                 running = criterion.risk.running()
             with restore_buffers_unless(self.finite, criterion.weighting, self._skips):
                 criterion.weighting.update(running, self.counts[: self.number])
             criterion.skipped.add_(~self.finite)
-            risks = torch.where(self.counts > 0, sums / self.counts, torch.nan)
-            compared = risks[: self.number] / criterion.risk.comparable_unit()
-            total = (self.weights * sums / self.denominators / self.unit).sum()
+            risks = torch.where(self.counts > 0, losses.sums / self.counts, torch.nan)
+            compared = criterion.risk.compared(losses.first(self.number))
+            total = (self.weights * losses.sums / self.denominators / self.unit).sum()
             return StepReport(criterion.tasks, self.weights, risks, compared, total, self.finite)
 
-    def _close_window(self) -> Tensor:
-        """Loss sums of all batches over all ranks."""
+    def _close_window(self) -> TaskLosses:
+        """Losses of all batches over all ranks."""
         nothing = torch.zeros_like(self.counts)
         pooled = self.criterion.ranks.pool(TaskLosses(nothing, nothing) if self.seen is None else self.seen)
         # Sums of float32 counts depend on their order in the last digits.
@@ -210,10 +217,10 @@ class Step:
                 f"this accumulation window, got {pooled.counts.tolist()}."
             )
         if self.ranks > 1:
-            self.finite = self.criterion.faults.record_losses(pooled.counts, pooled.sums, self.number)
+            self.finite = self.criterion.faults.record_losses(pooled, self.number)
         self._observe()
         self._average_own_gradients()
-        return pooled.sums
+        return pooled
 
     @property
     def _skips(self) -> bool:
@@ -221,12 +228,13 @@ class Step:
 
     def _open(self) -> None:
         criterion, risk, number = self.criterion, self.criterion.risk, self.number
-        counts, sums = self.counts, self.sums
+        counts, losses = self.counts, self.losses
         self.finite = torch.ones((), dtype=torch.bool, device=counts.device)
-        if self.learns:
-            self.finite = criterion.faults.record_losses(counts, sums, number)
-            if sums is not None:
-                self._learn(sums)
+        if self.learns and losses is not None:
+            self.finite = criterion.faults.record_losses(losses, number)
+            self._learn(losses)
+        elif self.learns:
+            self.finite = criterion.faults.record_counts(counts)
         self.denominators, unit = risk.denominators(counts[:number]), risk.unit()
         if number < len(counts):
             auxiliary = counts[number:]
@@ -236,13 +244,13 @@ class Step:
         if self.learns:
             self.running = risk.running()
         else:
-            assert sums is not None
-            self.running = (sums / self.denominators / self.unit)[:number]
+            assert losses is not None
+            self.running = risk.in_units(losses.sums[:number], counts[:number])
         self.weights = self._decide() if self.window else None
 
-    def _learn(self, sums: Tensor) -> None:
+    def _learn(self, losses: TaskLosses) -> None:
         with restore_buffers_unless(self.finite, self.criterion.risk, self._skips):
-            self.criterion.risk.update(TaskLosses(sums[: self.number], self.counts[: self.number]))
+            self.criterion.risk.update(losses.first(self.number))
 
     def _observe(self) -> None:
         weighting = self.criterion.weighting

@@ -14,13 +14,29 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from taskrobust import MultiTaskLoss, RiskEstimator, TaskLosses, Weighting, evaluate
+from taskrobust import (
+    FixedReference,
+    ModelReference,
+    MultiTaskLoss,
+    PowerLawReference,
+    RiskEstimator,
+    TaskLosses,
+    Weighting,
+    evaluate,
+)
 from taskrobust.weighting import strategies
 from tests.helpers.devices import DEVICE, ROUNDING, on_device, rand, randn
 
 TASKS = ("noun", "verb", "adjective")
 ARGUMENTS: dict[str, dict[str, Any]] = {"Fixed": {"values": (0.5, 0.3, 0.2)}, "DWA": {"period": 4}}
 EVERY = pytest.mark.parametrize("name", strategies())
+REFERENCES = {
+    "none": lambda: None,
+    "fixed": lambda: FixedReference({"verb": 0.2, "noun": 0.1, "adjective": 0.3}),
+    "model": ModelReference,
+    "power law": PowerLawReference,
+}
+WITH_AND_WITHOUT_REFERENCES = pytest.mark.parametrize("reference", REFERENCES)
 
 State = dict[str, Tensor]
 
@@ -35,17 +51,17 @@ def strategy(name: str, **changes: Any) -> Weighting:
     return strategies()[name](**(ARGUMENTS.get(name, {}) | changes))
 
 
-def smoothed_criterion(name: str, **options: Any) -> MultiTaskLoss:
-    risk = RiskEstimator(smoothing=0.9, normalization="initial", reference_steps=3)
+def smoothed_criterion(name: str, reference: str = "none", **options: Any) -> MultiTaskLoss:
+    risk = RiskEstimator(smoothing=0.9, normalization="initial", unit_steps=3, reference=REFERENCES[reference]())
     return on_device(MultiTaskLoss(TASKS, strategy(name), risk=risk, **options))
 
 
 class Tagger(nn.Module):
     """Three regressions on one trunk, each row of a batch owned by one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         self.trunk = nn.Parameter(randn(4, 5, generator=generator))
         self.heads = nn.Parameter(randn(5, len(TASKS), generator=generator))
 
@@ -68,6 +84,7 @@ class Run:
 
     def __init__(self, criterion: MultiTaskLoss, scale: float = 1.0) -> None:
         self.model = Tagger()
+        self.frozen = Tagger(seed=1).requires_grad_(False)
         self.criterion = criterion
         self.optimizer = torch.optim.SGD([*self.model.parameters(), *criterion.parameters()], lr=0.05)
         self.scaler = torch.amp.GradScaler(DEVICE.type, init_scale=scale)
@@ -75,11 +92,16 @@ class Run:
     def step(self, number: int, absent: int | None = None) -> Tensor:
         """The weights of a step."""
         self.optimizer.zero_grad()
-        total = self.criterion(self.model(*batch(number, absent)), shared=[self.model.trunk])
+        total = self.total(*batch(number, absent))
         self.scaler.scale(total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return self.criterion.last.weight_vector
+
+    def total(self, *inputs: Tensor) -> Tensor:
+        kind = self.criterion.risk.reference
+        reference = self.frozen(*inputs) if kind is not None and kind.needs_model else None
+        return self.criterion(self.model(*inputs), shared=[self.model.trunk], reference=reference)
 
     def steps(self, numbers: range) -> Tensor:
         return torch.stack([self.step(number) for number in numbers])
@@ -106,13 +128,14 @@ def assert_same_state(module: nn.Module, state: State) -> None:
 
 
 @EVERY
-def test_a_fresh_object_resumes_exactly_from_the_state(name: str) -> None:
-    straight = Run(smoothed_criterion(name))
+@WITH_AND_WITHOUT_REFERENCES
+def test_a_fresh_object_resumes_exactly_from_the_state(name: str, reference: str) -> None:
+    straight = Run(smoothed_criterion(name, reference))
     straight.steps(range(6))
     saved = straight.save()
     expected = straight.steps(range(6, 14))
 
-    resumed = Run(smoothed_criterion(name))
+    resumed = Run(smoothed_criterion(name, reference))
     resumed.load(saved)
 
     assert torch.equal(resumed.steps(range(6, 14)), expected)
@@ -121,8 +144,9 @@ def test_a_fresh_object_resumes_exactly_from_the_state(name: str) -> None:
 
 
 @EVERY
-def test_an_absent_task_weighs_nothing_and_comes_back(name: str) -> None:
-    run = Run(smoothed_criterion(name))
+@WITH_AND_WITHOUT_REFERENCES
+def test_an_absent_task_weighs_nothing_and_comes_back(name: str, reference: str) -> None:
+    run = Run(smoothed_criterion(name, reference))
     run.steps(range(5))
     risk_before = run.criterion.risk.running()[1]
 
@@ -363,6 +387,10 @@ def test_evaluation_between_steps_changes_nothing(name: str) -> None:
     assert_same_state(watched.criterion, copied_state(plain.criterion))
 
 
+def _with_reference_of_other_devices(losses: TaskLosses, reference: TaskLosses) -> TaskLosses:
+    return TaskLosses(losses.sums, losses.counts, losses.tasks, reference.sums.detach())
+
+
 class HostReads(TorchDispatchMode):
     """Counts the operators whose result Python waits for."""
 
@@ -379,14 +407,16 @@ class HostReads(TorchDispatchMode):
 
 
 @EVERY
-def test_a_step_reads_no_value_on_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@WITH_AND_WITHOUT_REFERENCES
+def test_a_step_reads_no_value_on_the_host(name: str, reference: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskrobust.faults._is_read_at_once", lambda values: False)  # as on other devices
-    run = Run(smoothed_criterion(name, on_nonfinite="skip"))
-    losses = run.model(*batch(0))
+    monkeypatch.setattr(TaskLosses, "with_reference", _with_reference_of_other_devices)
+    run = Run(smoothed_criterion(name, reference, on_nonfinite="skip"))
+    inputs = batch(0)
 
     with HostReads() as reads:
         for _ in range(3):
-            run.criterion(losses, shared=[run.model.trunk])
+            run.total(*inputs)
             _ = run.criterion.weights, run.criterion.risks, run.criterion.last.effective_tasks
     assert reads.seen == []
 
@@ -417,8 +447,10 @@ def _fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def assert_compiles_to_one_graph(name: str, backend: str, tolerance: float, **options: Any) -> None:
-    compiled, eager = smoothed_criterion(name, **options), smoothed_criterion(name, **options)
+def assert_compiles_to_one_graph(
+    name: str, backend: str, tolerance: float, reference: str = "none", **options: Any
+) -> None:
+    compiled, eager = (smoothed_criterion(name, reference, **options) for _ in range(2))
     if compiled.weighting.needs_gramian:
         pytest.skip("torch.autograd.grad inside of a graph: the strategy by itself is compiled below")
     compiled_call = torch.compile(compiled, fullgraph=True, backend=backend)
@@ -426,8 +458,9 @@ def assert_compiles_to_one_graph(name: str, backend: str, tolerance: float, **op
     for step in range(20):
         sums = rand(3, generator=generator).requires_grad_()
         counts = torch.tensor([5.0, step % 3, 9.0])
-        compiled_call(TaskLosses(sums * counts, counts)).backward()
-        eager(TaskLosses(sums.detach() * counts, counts))
+        frozen = TaskLosses(counts * torch.tensor([0.1, 0.2, 0.3]), counts) if reference == "model" else None
+        compiled_call(TaskLosses(sums * counts, counts), reference=frozen).backward()
+        eager(TaskLosses(sums.detach() * counts, counts), reference=frozen)
         torch.testing.assert_close(
             compiled.last.weight_vector, eager.last.weight_vector, rtol=tolerance, atol=tolerance
         )
@@ -451,6 +484,17 @@ compiler_warnings = pytest.mark.filterwarnings(
 def test_the_criterion_compiles_to_one_graph_without_recompilation(name: str, on_nonfinite: str) -> None:
     # Its partitioner is inductor's, which moves computations into the backward pass.
     assert_compiles_to_one_graph(name, backend="aot_eager_decomp_partition", tolerance=1e-6, on_nonfinite=on_nonfinite)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SoftmaxMinimax", *(pytest.param(n, marks=pytest.mark.slow) for n in strategies() if n != "SoftmaxMinimax")],
+)
+@pytest.mark.parametrize("reference", [reference for reference in REFERENCES if reference != "none"])
+@compiler_warnings
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_excess_risks_compile_to_one_graph_without_recompilation(name: str, reference: str) -> None:
+    assert_compiles_to_one_graph(name, backend="aot_eager_decomp_partition", tolerance=1e-5, reference=reference)
 
 
 @EVERY

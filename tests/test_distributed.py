@@ -16,6 +16,7 @@ FORMS = {
     name: ["parameters", "activation", "disjoint_rows"] if strategy.needs_gramian else ["parameters"]
     for name, strategy in strategies().items()
 }
+REFERENCES = ["fixed", "model", "power law"]
 STRATEGIES = [f"{name} {form}" for name, forms in FORMS.items() for form in forms]
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo")
@@ -53,6 +54,15 @@ def test_gradient_of_an_accumulation_window_under_ddp_is_that_of_the_union_batch
     results: dict[str, str | None], strategy: str, window: str
 ) -> None:
     assert results[f"window of {window} {strategy}"] is None
+
+
+@pytest.mark.parametrize("strategy", strategies())
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_weights_of_excess_risks_under_ddp_are_those_of_one_process_on_the_union_batch(
+    results: dict[str, str | None], strategy: str, reference: str
+) -> None:
+    for scenario in ("ddp", "window of counts", "window of losses"):
+        assert results[f"{scenario} {strategy} {reference}"] is None
 
 
 @pytest.mark.parametrize("strategy", ["SoftmaxMinimax", "Uncertainty", "GradNorm"])

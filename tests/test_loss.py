@@ -493,7 +493,7 @@ def test_state_stays_in_float32_when_the_model_around_it_is_cast() -> None:
 
 
 def test_worst_task_is_compared_in_the_units_of_the_risks() -> None:
-    risk = RiskEstimator(normalization="static", reference=[0.01, 10])
+    risk = RiskEstimator(normalization="static", units=[0.01, 10])
     criterion = MultiTaskLoss(["mse", "ce"], risk=risk)
     criterion({"mse": torch.tensor(0.05), "ce": torch.tensor(5.0)})
     assert criterion.last.worst_task == "mse"
@@ -864,7 +864,7 @@ def test_a_first_window_weighs_alike_whatever_alpha(alpha: float) -> None:
 def test_a_part_of_a_criterion_that_failed_can_be_used_again() -> None:
     weighting = SoftmaxMinimax()
     with pytest.raises(ValueError, match="one value per task"):
-        MultiTaskLoss(["noun", "verb"], weighting, risk=RiskEstimator(normalization="static", reference=[1.0]))
+        MultiTaskLoss(["noun", "verb"], weighting, risk=RiskEstimator(normalization="static", units=[1.0]))
     assert MultiTaskLoss(["noun", "verb"], weighting)(torch.ones(2)).item() == 1
 
 

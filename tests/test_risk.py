@@ -36,7 +36,7 @@ def test_running_risk_is_the_mean_over_elements_that_lose_weight_with_age() -> N
 
 
 def test_absent_task_keeps_its_running_risk_whatever_the_smallest_count() -> None:
-    estimator = RiskEstimator(smoothing=0.5, min_count=4, normalization="ema", reference_decay=0.5).setup("ab")
+    estimator = RiskEstimator(smoothing=0.5, min_count=4, normalization="ema", unit_decay=0.5).setup("ab")
     estimator.update(TaskLosses(torch.tensor([12.0, 20.0]), torch.tensor([4.0, 10.0])))
     before = estimator.running()
     for _ in range(2000):
@@ -92,7 +92,7 @@ def test_unit_none_is_one() -> None:
 
 
 def test_unit_initial_is_the_mean_risk_over_the_first_batches_with_the_task() -> None:
-    estimator = RiskEstimator(normalization="initial", reference_steps=2).setup("ab")
+    estimator = RiskEstimator(normalization="initial", unit_steps=2).setup("ab")
     assert estimator.unit().tolist() == [1, 1]
     for step in range(4):
         estimator.update(losses(step))
@@ -102,7 +102,7 @@ def test_unit_initial_is_the_mean_risk_over_the_first_batches_with_the_task() ->
 
 
 def test_unit_ema_is_the_slow_mean() -> None:
-    estimator = RiskEstimator(normalization="ema", reference_decay=0.8).setup("ab")
+    estimator = RiskEstimator(normalization="ema", unit_decay=0.8).setup("ab")
     for step in range(4):
         estimator.update(losses(step))
 
@@ -112,7 +112,7 @@ def test_unit_ema_is_the_slow_mean() -> None:
 
 
 def test_unit_chance_is_the_cross_entropy_of_a_guess() -> None:
-    estimator = RiskEstimator(normalization="chance", reference=[30522, 2]).setup("ab")
+    estimator = RiskEstimator(normalization="chance", units=[30522, 2]).setup("ab")
     estimator.update(TaskLosses(torch.tensor([math.log(30522), 1.0]), torch.tensor([1.0, 1.0])))
 
     torch.testing.assert_close(estimator.unit(), torch.tensor([math.log(30522), math.log(2)]))
@@ -120,7 +120,7 @@ def test_unit_chance_is_the_cross_entropy_of_a_guess() -> None:
 
 
 def test_unit_static_is_what_was_given() -> None:
-    estimator = RiskEstimator(normalization="static", reference=[0.5, 4]).setup("ab")
+    estimator = RiskEstimator(normalization="static", units=[0.5, 4]).setup("ab")
     estimator.update(losses(0))
 
     assert estimator.unit().tolist() == [0.5, 4]
@@ -142,7 +142,7 @@ def trajectory(scale: Tensor, normalization: Any) -> tuple[Tensor, Tensor]:
     """Parameters and weights over steps of gradient descent on losses of the given scales."""
     generator = torch.Generator().manual_seed(0)
     parameters = torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_()
-    risk = RiskEstimator(smoothing=0.5, normalization=normalization, reference_decay=0.9)
+    risk = RiskEstimator(smoothing=0.5, normalization=normalization, unit_decay=0.9)
     criterion = MultiTaskLoss(["a", "b", "c"], SoftmaxMinimax(alpha=3, relative=False), risk=risk)
     path, weights = [], []
     for _ in range(20):
@@ -175,7 +175,7 @@ def test_rescaled_losses_change_the_trajectory_of_absolute_risks() -> None:
 @pytest.mark.parametrize("normalization", ["initial", "ema"])
 def test_state_resumes_exactly_before_and_after_the_reference_is_complete(normalization: Any) -> None:
     for steps in (1, 3):
-        arguments = {"smoothing": 0.9, "normalization": normalization, "reference_steps": 2}
+        arguments = {"smoothing": 0.9, "normalization": normalization, "unit_steps": 2}
         straight, resumed = (RiskEstimator(**arguments).setup("ab") for _ in range(2))
         for step in range(steps):
             straight.update(losses(step))
@@ -208,23 +208,23 @@ def test_pooled_batches_are_those_of_the_union() -> None:
         ),
         (
             {"normalization": "chance"},
-            "Expected a reference of one value per task with normalization 'chance', got None.",
+            "Expected units, one value per task, with normalization 'chance', got None.",
         ),
         (
-            {"reference": [1.0, 2.0]},
-            "Expected no reference with normalization 'none', got [1.0, 2.0].",
+            {"units": [1.0, 2.0]},
+            "Expected no units with normalization 'none', got [1.0, 2.0].",
         ),
         (
-            {"normalization": "static", "reference": [1.0, 2.0, 3.0]},
-            "Expected one value per task of ['a', 'b'] in RiskEstimator(reference=...), got [1.0, 2.0, 3.0].",
+            {"normalization": "static", "units": [1.0, 2.0, 3.0]},
+            "Expected one value per task of ['a', 'b'] in RiskEstimator(units=...), got [1.0, 2.0, 3.0].",
         ),
         (
-            {"normalization": "static", "reference": [1.0, 0.0]},
-            "Expected a reference of values above 0 with normalization 'static', got [1.0, 0.0].",
+            {"normalization": "static", "units": [1.0, 0.0]},
+            "Expected units above 0 with normalization 'static', got [1.0, 0.0].",
         ),
         (
-            {"normalization": "chance", "reference": [2, 1]},
-            "Expected a reference of values above 1 with normalization 'chance', got [2, 1].",
+            {"normalization": "chance", "units": [2, 1]},
+            "Expected units above 1 with normalization 'chance', got [2, 1].",
         ),
     ],
 )

@@ -26,8 +26,9 @@ class Evaluation(evaluation.Evaluation):
 
     Args:
         risks: Mean loss of each task that had an element.
-        mean: Mean over the weighted tasks, in the units in which the criterion compares them.
-        worst: Largest risk of a weighted task in these units; infinite if one is not a number.
+        mean: Mean over the weighted tasks of the risks that the criterion compares: minus a reference that does not
+            change, in their units.
+        worst: Largest of these risks; infinite if one is not a number.
         worst_task: That task.
         scores: Scores of the predictions, by name.
     """

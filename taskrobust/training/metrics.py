@@ -15,6 +15,7 @@ from torch import Tensor
 
 from taskrobust._io.atomic import write_atomically
 from taskrobust.loss import MultiTaskLoss
+from taskrobust.outputs import TaskLosses
 from taskrobust.training.evaluation import Evaluation
 
 CLOCKED = ("samples_per_second", "data_loading_share", "peak_memory_gib", "mfu")
@@ -225,7 +226,9 @@ class Metrics:
         risks = dict(zip(tasks, vectors[: len(tasks)], strict=True))
         weighted_tasks = self.criterion.weighted_tasks  # the others have the weights of the configuration
         weights = dict(zip(weighted_tasks, vectors[len(tasks) :], strict=False))
-        units = dict(zip(weighted_tasks, self.criterion.risk.comparable_unit().tolist(), strict=True))
+        mean_risks = torch.tensor(vectors[: len(weighted_tasks)], device=self.device)
+        compared_risks = self.criterion.risk.compared(TaskLosses(mean_risks, torch.ones_like(mean_risks)))
+        compared = dict(zip(weighted_tasks, compared_risks.tolist(), strict=True))
         present = [task for task in weighted_tasks if not math.isnan(risks[task])]
         line = {
             "step": step,
@@ -236,7 +239,8 @@ class Metrics:
             "lr": lr,
             "risks": risks,
             "weights": weights,
-            "worst_task": max(present, key=lambda task: risks[task] / units[task], default=None),
+            **({} if self.criterion.risk.reference is None else {"excess": compared}),
+            "worst_task": max(present, key=lambda task: compared[task], default=None),
             "entropy": entropy,
             "effective_tasks": math.exp(entropy),
             "skipped": int(self.criterion.skipped),

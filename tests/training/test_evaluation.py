@@ -94,7 +94,7 @@ def test_risk_that_is_not_a_number_is_the_worst() -> None:
 
 
 def test_worst_task_is_compared_in_the_units_of_the_risks() -> None:
-    risk = RiskEstimator(normalization="static", reference=[0.01, 10])
+    risk = RiskEstimator(normalization="static", units=[0.01, 10])
     units = MultiTaskLoss(["noun", "verb"], risk=risk, auxiliary={"rare": 1.0, "nsp": 1.0})
     batch = {"values": torch.tensor([0.05, 5.0]), "tasks": torch.tensor([0, 1])}
     evaluation = evaluate(Model(), units, [(batch, True)], nullcontext, torch.device("cpu"))

@@ -67,8 +67,8 @@ def test_custom_strategy_agrees_with_its_formula() -> None:
         "MultiTaskLoss(\n"
         "  tasks=['noun', 'verb', 'adverb'], weight_sum=1.0, min_weight=0\n"
         "  (weighting): WorstK(k=1)\n"
-        "  (risk): RiskEstimator(smoothing=0.0, min_count=0.0, normalization='none', reference=None, "
-        "reference_steps=1, reference_decay=0.999)\n"
+        "  (risk): RiskEstimator(smoothing=0.0, min_count=0.0, normalization='none', units=None, "
+        "unit_steps=1, unit_decay=0.999, reference=None, excess='difference')\n"
         "  (faults): Faults(tasks=('noun', 'verb', 'adverb'), on_nonfinite='raise')\n"
         ")"
     )

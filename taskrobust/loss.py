@@ -332,7 +332,7 @@ class MultiTaskLoss(StatefulModule):
         return self._auxiliary.on(device)
 
     def _check_reference(self, losses: TaskLosses) -> None:
-        needed = self.risk.reference is not None and self.risk.reference.needs_model
+        needed = self.risk.needs_reference_model
         if needed and losses.reference is None:
             raise ValueError(
                 f"{type(self.risk.reference).__name__} needs the losses of the reference model: call criterion(losses, "

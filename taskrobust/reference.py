@@ -73,29 +73,28 @@ class FixedReference(Reference):
             ``taskrobust reference`` writes.
 
     Raises:
-        ValueError: If a value is not finite, a task has none, or the file is of another kind.
+        ValueError: In ``setup``, if a value is not finite, a task has none, or the file is of another kind.
     """
 
     constant = True
 
-    def __init__(self, values: Sequence[float] | Mapping[str, float] | Path | str) -> None:
+    def __init__(self, values: Sequence[float] | Mapping[str, float] | Path) -> None:
         super().__init__()
-        self.values = Path(values) if isinstance(values, str) else values
-        self._by_name = _read(self.values) if isinstance(self.values, Path) else self.values
-        numbers = self._by_name.values() if isinstance(self._by_name, Mapping) else self._by_name
-        if not all(math.isfinite(value) for value in numbers):
-            raise ValueError(f"Expected finite reference risks, got {self._by_name}.")
+        self.values = values
 
     def setup(self, tasks: Sequence[str]) -> Self:
         """Look up the value of each task."""
         super().setup(tasks)
-        if not isinstance(self._by_name, Mapping):
+        values = _read(self.values) if isinstance(self.values, Path) else self.values
+        if isinstance(values, Mapping):
+            missing = [task for task in tasks if task not in values]
+            if missing:
+                raise ValueError(f"Expected a reference risk of each task, got none of {missing} in {self.values}.")
+            self._risks = FixedTensor([values[task] for task in tasks])
+        else:
             self._risks = self.per_task("values")
-            return self
-        missing = [task for task in tasks if task not in self._by_name]
-        if missing:
-            raise ValueError(f"Expected a reference risk of each task, got none of {missing} in {dict(self._by_name)}.")
-        self._risks = FixedTensor([self._by_name[task] for task in tasks])
+        if not all(map(math.isfinite, self._risks.values)):
+            raise ValueError(f"Expected finite reference risks, got {self._risks.values} for {list(tasks)}.")
         return self
 
     def risks(self, device: torch.device) -> Tensor:

@@ -133,6 +133,11 @@ class RiskEstimator(TaskModule):
                 "Expected excess 'difference' with PowerLawReference, whose first values are 0, got 'ratio'."
             )
 
+    @property
+    def needs_reference_model(self) -> bool:
+        """Whether each step has to pass the losses of a reference model."""
+        return self.reference is not None and self.reference.needs_model
+
     def setup(self, tasks: Sequence[str]) -> Self:
         """Make the state for these tasks; see ``TaskModule.setup``."""
         super().setup(tasks)

@@ -99,8 +99,7 @@ class Run:
         return self.criterion.last.weight_vector
 
     def total(self, *inputs: Tensor) -> Tensor:
-        kind = self.criterion.risk.reference
-        reference = self.frozen(*inputs) if kind is not None and kind.needs_model else None
+        reference = self.frozen(*inputs) if self.criterion.risk.needs_reference_model else None
         return self.criterion(self.model(*inputs), shared=[self.model.trunk], reference=reference)
 
     def steps(self, numbers: range) -> Tensor:

@@ -137,7 +137,7 @@ def test_evaluation_leaves_out_a_reference_that_changes_over_time() -> None:
 def test_references_are_read_by_name_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "reference.json"
     file.write_text(json.dumps({"risks": {"verb": 1.0, "noun": 2.0, "nsp": 0.3}}))
-    reference = FixedReference(str(file)).setup(TASKS)
+    reference = FixedReference(file).setup(TASKS)
 
     assert reference.risks(CPU).tolist() == [2.0, 1.0]
 
@@ -147,13 +147,16 @@ def test_a_file_of_another_kind_is_named(content: str, tmp_path: Path) -> None:
     file = tmp_path / "other.json"
     file.write_text(content)
     with pytest.raises(ValueError, match=f"^Expected a JSON file .*, {re.escape(str(file))} is none"):
-        FixedReference(file)
+        FixedReference(file).setup(TASKS)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FixedReference([1.0, math.nan]), "Expected finite reference risks, got [1.0, nan]."),
+        (
+            lambda: fixed([1.0, math.nan]).setup(TASKS),
+            "Expected finite reference risks, got (1.0, nan) for ['noun', 'verb'].",
+        ),
         (
             lambda: fixed({"noun": 1.0}).setup(TASKS),
             "Expected a reference risk of each task, got none of ['verb'] in {'noun': 1.0}.",

@@ -24,6 +24,7 @@ COMMANDS = {
     "finetune-glue": "Fine-tune a pre-trained model on GLUE and score it.",
     "finetune-vision": "Fine-tune for classes, segmentation or depth.",
     "compare": "Compare runs: best worst case, and its cost.",
+    "reference": "Collect the risks of finished runs as a reference for excess risks.",
     "reproduce table1": "Pre-train with weightings, fine-tune on GLUE, compare.",
     "reproduce table2": "The same for classification, segmentation and depth.",
     "reproduce table3": "Measure what each weighting adds to a training step.",

@@ -14,7 +14,7 @@ from taskrobust.nlp.corpus.wordpiece import load_wordpiece
 from taskrobust.nlp.masking import Masking
 from taskrobust.nlp.tagging.tagset import CLASSES
 from taskrobust.risk import RiskEstimator
-from taskrobust.training.config import RunConfig
+from taskrobust.training.config import RunConfig, check_reference_model
 from taskrobust.training.evaluation import Evaluation
 from taskrobust.weighting import SoftmaxMinimax, Weighting
 
@@ -55,6 +55,7 @@ def pretrain_bert(
     masking: Callable[[Any], Masking] = Masking,
     bert: BertShape = BertShape(),  # noqa: B008  # read only
     init_from: str | None = None,
+    reference_model: str | None = None,
     held_out_pairs: Annotated[int, AT_LEAST_1] = 2048,
     run: RunConfig = RunConfig(),  # noqa: B008
     resolved: dict[str, Any] | None = None,
@@ -77,10 +78,13 @@ def pretrain_bert(
         init_from: A model to start from, with its own size: a folder or a name on the hub. None starts from random
             parameters.
         held_out_pairs: Number of held-out pairs to evaluate, always with the same masks.
+        reference_model: A frozen model for excess risks with ``risk.reference`` ModelReference: its risks on the same
+            samples are the reference. A run folder, a model's folder or a name on the hub.
         run: Loop, optimizer, device and the other settings of a run.
         resolved: The configuration in plain values, recorded in the run folder. Defaults to that of the arguments.
     """
     settings = resolved or recorded(locals())
+    check_reference_model(risk, reference_model)
     prepare(corpus)
 
     # These take seconds to import, which --help and errors in options do not need.
@@ -88,6 +92,7 @@ def pretrain_bert(
     from transformers.utils import logging as transformers_logging
 
     from taskrobust.nlp.attention import UNPADDED
+    from taskrobust.nlp.classifier import find_pretrained
     from taskrobust.nlp.model import PosBertForPreTraining, task_counts
     from taskrobust.training.recipe import HeldOut, Recipe
     from taskrobust.training.run import Run
@@ -102,11 +107,16 @@ def pretrain_bert(
         raise ValueError("Expected precision bf16 or fp16 for unpadded batches on CUDA, got fp32.")
     held_out_masks = Masking(train.tokenizer, schedule="dynamic", unpadded=masks.unpadded, seed=_HELD_OUT_MASK_SEED)
 
-    model = _make_model(bert, train, init_from, attention_dropout=0.0 if masks.unpadded else bert.dropout)
-    if masks.unpadded:
-        model.set_attn_implementation(UNPADDED)
-    elif on_cpu and precision == "bf16":
-        model.set_attn_implementation("eager")  # sdpa's backward pass is slow in bf16 there
+    def make_model(start: str | None) -> PosBertForPreTraining:
+        model = _make_model(bert, train, start, attention_dropout=0.0 if masks.unpadded else bert.dropout)
+        if masks.unpadded:
+            model.set_attn_implementation(UNPADDED)
+        elif on_cpu and precision == "bf16":
+            model.set_attn_implementation("eager")  # sdpa's backward pass is slow in bf16 there
+        return model
+
+    model = make_model(init_from)
+    reference = None if reference_model is None else make_model(find_pretrained(reference_model))
     if run.device.compile:
         model.bert.compile()
     criterion = MultiTaskLoss(
@@ -132,6 +142,7 @@ def pretrain_bert(
         export=export,
         task_counts=task_counts,
         layers=(BertLayer,),
+        reference=reference,
     )
     glue = "miniature" if corpus.train_source == GRAMMAR else "nyu-mll/glue"
     return started.train(

@@ -10,7 +10,7 @@ from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1, MAY_CHANGE, SHARE, C
 from taskrobust.loss import MultiTaskLoss
 from taskrobust.risk import RiskEstimator
 from taskrobust.synthetic.rooms import ScenesConfig, prepare_scenes
-from taskrobust.training.config import RunConfig
+from taskrobust.training.config import RunConfig, check_reference_model
 from taskrobust.training.evaluation import Evaluation
 from taskrobust.vision.data import Images, MaeCollate
 from taskrobust.vision.data.base import report_unreadable
@@ -91,6 +91,7 @@ def pretrain_mae(
     mae: MaeShape = MaeShape(),  # noqa: B008  # read only
     crop: CropConfig = CropConfig(),  # noqa: B008
     init_from: str | None = None,
+    reference_model: str | None = None,
     held_out_samples: int | None = None,
     pictures: Annotated[int, MAY_CHANGE, AT_LEAST_0] = 6,
     run: RunConfig = RunConfig(),  # noqa: B008
@@ -116,10 +117,13 @@ def pretrain_mae(
             the hub. None starts from random parameters.
         held_out_samples: Number of held-out images to evaluate, always with the same masks. None uses all.
         pictures: Number of them to draw at each evaluation.
+        reference_model: A frozen model for excess risks with ``risk.reference`` ModelReference: its risks on the same
+            samples are the reference. A run folder, a model's folder or a name on the hub.
         run: Loop, optimizer, device and the other settings of a run.
         resolved: The configuration in plain values, recorded in the run folder. Defaults to that of the arguments.
     """
     settings = resolved or recorded(locals())
+    check_reference_model(risk, reference_model)
 
     from taskrobust.training.device import resolve_device
     from taskrobust.training.recipe import HeldOut, Recipe
@@ -152,6 +156,10 @@ def pretrain_mae(
     model = MultiModalMae(modalities, **asdict(mae))
     if init_from is not None:
         start_from(model, init_from)
+    reference = None
+    if reference_model is not None:
+        reference = MultiModalMae(modalities, **asdict(mae))
+        start_from(reference, reference_model)
     if run.device.compile:
         model.encoder.compile()
     criterion = MultiTaskLoss(
@@ -178,6 +186,7 @@ def pretrain_mae(
         export=export,
         task_counts=model.task_counts,
         layers=(Block,),
+        reference=reference,
         pictures=draw if pictures > 0 else None,
     )
     trainer = started.trainer(recipe)

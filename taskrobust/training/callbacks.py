@@ -153,7 +153,8 @@ class ProgressBar(Callback):
         worst, risks = line["worst_task"], line["risks"]
         parts = [f"loss {line['loss']:.3f}"]
         if len(trainer.criterion.weighted_tasks) > 1:
-            parts.append("no task present" if worst is None else f"worst {worst} {risks[worst]:.3f}")
+            excess = f" ({line['excess'][worst]:.3f} in excess)" if worst is not None and "excess" in line else ""
+            parts.append("no task present" if worst is None else f"worst {worst} {risks[worst]:.3f}{excess}")
         state = f"{', '.join(parts)}, {line['samples_per_second']:.0f} samples/s"
         self._bar.update(self._task, state=state)
         if not trainer.console.is_terminal:
@@ -167,7 +168,9 @@ class ProgressBar(Callback):
         if evaluation.scores:
             results = ", ".join(f"{name} {score:.4f}" for name, score in evaluation.scores.items())
         else:
-            results = f"mean {evaluation.mean:.3f}, worst {evaluation.worst:.3f} ({evaluation.worst_task})"
+            reference = trainer.criterion.risk.reference
+            excess = "excess risk, " if reference is not None and (reference.constant or reference.needs_model) else ""
+            results = f"{excess}mean {evaluation.mean:.3f}, worst {evaluation.worst:.3f} ({evaluation.worst_task})"
         missing = [task for task in trainer.criterion.weighted_tasks if task not in evaluation.risks]
         trainer.say(
             f"step {trainer.progress.step}: {'held-out' if split == 'held_out' else split} {results}"

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1, MAY_CHANGE, PROBABILITY, Checked, Range
 from taskrobust.faults import OnNonfinite
+from taskrobust.risk import RiskEstimator
 from taskrobust.training.callbacks import Callback
 from taskrobust.training.run_folder import Resume
 
@@ -127,3 +128,18 @@ class RunConfig:
         default_factory=lambda: ["tensorboard"]
     )
     callbacks: Annotated[list[Callback], MAY_CHANGE] = field(default_factory=list)
+
+
+def check_reference_model(risk: RiskEstimator, reference_model: str | None) -> None:
+    """Check that there is a reference model if, and only if, the risks need one.
+
+    Raises:
+        ValueError: If not.
+    """
+    if risk.needs_reference_model and reference_model is None:
+        raise ValueError("Expected --reference_model with the reference ModelReference, got none.")
+    if not risk.needs_reference_model and reference_model is not None:
+        raise ValueError(
+            f"Expected --risk.reference ModelReference with --reference_model {reference_model}, got "
+            f"{type(risk.reference).__name__ if risk.reference is not None else 'no reference'}."
+        )

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from taskrobust import evaluation
+from taskrobust._inputs import Losses
 from taskrobust.loss import MultiTaskLoss
-from taskrobust.outputs import Outputs, TaskLosses
+from taskrobust.outputs import Outputs
 
 
 class Scores(Protocol):
@@ -43,6 +44,7 @@ def evaluate(
     autocast: Any,
     device: Any,
     scores: Scores | None = None,
+    reference: nn.Module | None = None,
 ) -> Evaluation:
     """Like ``taskrobust.evaluate``, with scores.
 
@@ -54,24 +56,27 @@ def evaluate(
         autocast: Makes the autocast context of the model.
         device: Device of the model.
         scores: Accumulates scores of the predictions.
+        reference: The frozen model of ``ModelReference``.
 
     Raises:
         ValueError: If no weighted task had an element.
     """
 
-    def losses() -> Iterator[TaskLosses]:
+    def losses() -> Iterator[tuple[Losses, Losses]]:
         for batch, counts_in in batches:
             on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
             with autocast():
                 outputs = model(**on_device)
+                frozen = outputs if reference is None else reference(**on_device)
             if counts_in:
                 if scores is not None:
                     scores.update(outputs, on_device)
-                yield criterion.as_task_losses(outputs)
+                yield outputs, frozen
 
     training = model.training
     model.eval()
-    risks = evaluation.evaluate(lambda batch: batch, criterion, losses())
+    of_reference = None if reference is None else lambda outputs, frozen: frozen
+    risks = evaluation.evaluate(lambda outputs, frozen: outputs, criterion, losses(), reference=of_reference)
     model.train(training)
     with torch.no_grad():
         return Evaluation(**vars(risks), scores={} if scores is None else scores.compute())

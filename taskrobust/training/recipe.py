@@ -47,6 +47,7 @@ class Recipe:
         export: Writes a model with the given state dict to a folder.
         task_counts: Element counts of a batch, shape [T], for accumulation.
         layers: Classes of the layers that ``fsdp2`` shards separately.
+        reference: The frozen model of ``ModelReference``, called like the model.
         selection: The score on ``held_out`` that selects best/, larger is better. None selects by the worst task's
             risk, smaller is better.
         keep_best: Whether to write the best model to best/ in addition to the last one.
@@ -66,6 +67,7 @@ class Recipe:
     export: Callable[[nn.Module, dict[str, Tensor], Path], None]
     task_counts: Callable[[Batch], Tensor]
     layers: tuple[type[nn.Module], ...]
+    reference: nn.Module | None = None
     selection: str | None = None
     keep_best: bool = True
     reports: Mapping[str, HeldOut] = field(default_factory=dict)

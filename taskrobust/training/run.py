@@ -1,5 +1,6 @@
 """The common part of all training commands: join the processes, open the run folder, train, print a summary."""
 
+import inspect
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -146,4 +147,6 @@ def _weighting(trainer: Trainer) -> dict[str, str]:
 
 
 def _with_settings(module: nn.Module) -> str:
-    return f"{type(module).__name__}({module.extra_repr()})"
+    given = inspect.signature(type(module)).parameters
+    parts = [module.extra_repr(), *(f"{n}={_with_settings(m)}" for n, m in module.named_children() if n in given)]
+    return f"{type(module).__name__}({', '.join(filter(None, parts))})"

@@ -17,8 +17,9 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.flop_counter import FlopCounterMode
 
+from taskrobust._inputs import Losses
 from taskrobust._io.atomic import remove_leftovers
-from taskrobust.outputs import pool_batches
+from taskrobust.outputs import TaskLosses, pool_batches
 from taskrobust.training.callbacks import Callback, Pictures, ProgressBar, Trackers
 from taskrobust.training.checkpoint import CheckpointError, Checkpoints, ExportError, Stateful, export_model
 from taskrobust.training.config import LoopConfig, RunConfig
@@ -86,6 +87,9 @@ class Trainer:
         self.is_main = accelerator.is_main_process
         self.console = _Console()
         self.criterion = recipe.criterion.to(accelerator.device)
+        self.reference = None
+        if recipe.reference is not None:
+            self.reference = recipe.reference.requires_grad_(False).eval().to(accelerator.device)
         sharded = accelerator.is_fsdp2
         if sharded and (optim.average != "none" or list(self.criterion.parameters())):
             raise ValueError(
@@ -260,7 +264,8 @@ class Trainer:
                 with nullcontext() if number == len(window) else self.accelerator.no_sync(self.model):
                     with self.accelerator.autocast():  # which a sharded model does not enter by itself
                         outputs = self.model(**batch)
-                    self.accelerator.backward(self.criterion(outputs))
+                        reference = self._reference(batch)
+                    self.accelerator.backward(self.criterion(outputs, reference=reference))
         lr = float(self.schedule.get_last_lr()[0])
         gradient_norm = self._update()
         progress, samples = self.progress, len(self.recipe.data)
@@ -291,8 +296,19 @@ class Trainer:
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         autocast = self.accelerator.autocast()
         with torch.no_grad(), autocast, torch.random.fork_rng(devices):  # the second pass draws the same dropout
-            losses = pool_batches(self.model(**batch) for batch in window)
+            losses = pool_batches(self._losses(batch) for batch in window)
         return self.criterion.accumulate(losses=losses)
+
+    def _losses(self, batch: Batch) -> TaskLosses:
+        """Losses of the model, beside those of the reference model if there is one."""
+        losses = self.criterion.as_task_losses(self.model(**batch))
+        reference = self._reference(batch)
+        return losses if reference is None else losses.with_reference(self.criterion.as_task_losses(reference))
+
+    @torch.no_grad()
+    def _reference(self, batch: Batch) -> Losses | None:
+        """Losses of the reference model."""
+        return None if self.reference is None else self.reference(**batch)
 
     def _update(self) -> Tensor:
         gradient_norm = torch.full((), torch.nan, device=self.accelerator.device)
@@ -324,7 +340,7 @@ class Trainer:
         device = self.accelerator.device
         scores = None if held_out.scores is None else held_out.scores(device)
         batches = self._held_out_batches(held_out)
-        return evaluate(model, self.criterion, batches, self.accelerator.autocast, device, scores)
+        return evaluate(model, self.criterion, batches, self.accelerator.autocast, device, scores, self.reference)
 
     def _report(self) -> None:
         """Evaluate the reports, once."""

@@ -17,6 +17,7 @@ import yaml
 from transformers import BertForPreTraining, BertForSequenceClassification
 
 from taskrobust.cli import COMMANDS, options_of, run
+from taskrobust.nlp.tagging.tagset import CLASSES
 from taskrobust.training.metrics import CLOCKED
 
 ROOT = Path(__file__).parents[2]
@@ -339,6 +340,20 @@ def test_run_starts_from_another_runs_model(settings: dict[str, Any], tmp_path: 
     small_step = {"loop": loop, "optim": {"lr": 1e-9}, "init_from": str(tmp_path / "first/model")}
     second = run("pretrain-bert", settings | small_step | {"output": str(tmp_path / "second")})
     assert second.risks == pytest.approx(first.risks, rel=1e-4)
+
+
+def test_excess_over_a_frozen_model_is_zero_for_the_same_model(settings: dict[str, Any], tmp_path: Path) -> None:
+    first = run("pretrain-bert", settings | {"output": str(tmp_path / "first")})
+    risk = {"class_path": "RiskEstimator", "init_args": {"reference": "ModelReference"}}
+    start = {"init_from": str(tmp_path / "first/model"), "reference_model": str(tmp_path / "first"), "risk": risk}
+    small_step = {"loop": settings["loop"] | {"steps": 1}, "optim": {"lr": 1e-9}, "bert": {"dropout": 0.0}}
+    settings = settings | start | small_step | {"output": str(tmp_path / "second")}
+    second = run("pretrain-bert", settings)
+    assert second.risks == pytest.approx(first.risks, rel=1e-4)
+    assert second.worst == pytest.approx(0, abs=1e-3)
+    excess = metrics(tmp_path / "second")[0]["excess"]
+    assert list(excess) == list(CLASSES)
+    assert all(value is None or abs(value) < 1e-3 for value in excess.values())  # None for a class that was absent
 
 
 def test_corpora_of_different_vocabularies_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:

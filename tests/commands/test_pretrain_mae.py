@@ -394,3 +394,38 @@ def test_every_config_is_valid(path: Path) -> None:
             assert {key: parsed[group][key] for key in values} == {
                 key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
             }
+
+
+def test_excess_risks_over_a_fixed_reference_and_over_a_frozen_model(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("pretrain-mae", settings | {"weighting": "Uniform", "output": str(tmp_path / "first")})
+    reference = run("reference", {"runs": [str(tmp_path / "first")], "output": str(tmp_path / "reference.json")})
+    values = {"class_path": "FixedReference", "init_args": {"values": str(tmp_path / "reference.json")}}
+    risk = {"class_path": "RiskEstimator", "init_args": {"smoothing": 0.5, "reference": values}}
+    fixed = run("pretrain-mae", settings | {"risk": risk, "output": str(tmp_path / "fixed")})
+
+    excess = {task: fixed.risks[task] - reference[task] for task in fixed.risks}
+    assert (fixed.worst, fixed.worst_task) == (pytest.approx(max(excess.values())), max(excess, key=excess.__getitem__))
+    assert "held-out excess risk, mean" in capsys.readouterr().out
+
+    risk = {"class_path": "RiskEstimator", "init_args": {"smoothing": 0.5, "reference": "ModelReference"}}
+    loop = settings["loop"] | {"steps": 4, "batch_size": 2, "accumulation": 2, "window_weights": "two_pass"}
+    frozen = {"reference_model": str(tmp_path / "first"), "risk": risk}
+    model = run("pretrain-mae", settings | frozen | {"loop": loop, "output": str(tmp_path / "model")})
+    excess = {task: model.risks[task] - reference[task] for task in model.risks}  # on the same held-out images
+    assert model.worst == pytest.approx(max(excess.values()), rel=1e-3)
+    assert all(
+        line["excess"].keys() == excess.keys() for line in metrics(tmp_path / "model") if line["split"] == "train"
+    )
+
+
+def test_a_reference_model_and_its_reference_need_each_other(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings | {"output": str(tmp_path / "run")}
+    risk = {"class_path": "RiskEstimator", "init_args": {"reference": "ModelReference"}}
+    with pytest.raises(ValueError, match=r"^Expected --reference_model with the reference ModelReference, got none\.$"):
+        run("pretrain-mae", settings | {"risk": risk})
+    with pytest.raises(
+        ValueError, match=r"^Expected --risk.reference ModelReference with --reference_model x, got no "
+    ):
+        run("pretrain-mae", settings | {"reference_model": "x"})

@@ -113,8 +113,7 @@ class Trainee:
 
     def reference(self, rows: Rows) -> TaskLosses | None:
         """Losses of the reference model, if the criterion needs them."""
-        kind = self.criterion.risk.reference
-        return self.frozen(*rows) if kind is not None and kind.needs_model else None
+        return self.frozen(*rows) if self.criterion.risk.needs_reference_model else None
 
     def losses(self, rows: Rows) -> TaskLosses:
         """Losses of a first pass, without gradient."""

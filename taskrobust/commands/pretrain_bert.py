@@ -2,7 +2,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -51,6 +51,8 @@ def pretrain_bert(
     *,
     weighting: Weighting = SoftmaxMinimax(),  # noqa: B008
     risk: RiskEstimator = RiskEstimator(),  # noqa: B008
+    tasks: Literal["raw", "within_class"] = "raw",
+    class_weight: Annotated[float, AT_LEAST_0] = 1.0,
     nsp_weight: Annotated[float, AT_LEAST_0] = 1.0,
     masking: Callable[[Any], Masking] = Masking,
     bert: BertShape = BertShape(),  # noqa: B008  # read only
@@ -72,6 +74,10 @@ def pretrain_bert(
         weighting: The weighting of the nine classes. Uniform averages them (equation 4 of the paper), Proportional is
             BERT's masked language modeling loss.
         risk: Smoothing and normalization of the classes' risks, their mean losses.
+        tasks: The risks of the nine classes. ``raw``: cross-entropies of the words, as in the paper. ``within_class``:
+            cross-entropies of the words given their class, which weights cannot lower by making a class more probable
+            everywhere. The risk of the class itself is then a task of fixed weight.
+        class_weight: That weight.
         nsp_weight: Fixed weight of next sentence prediction, which is not part of the weighting.
         masking: Selection of the words to mask.
         bert: The size of the model.
@@ -93,7 +99,8 @@ def pretrain_bert(
 
     from taskrobust.nlp.attention import UNPADDED
     from taskrobust.nlp.classifier import find_pretrained
-    from taskrobust.nlp.model import PosBertForPreTraining, task_counts
+    from taskrobust.nlp.decomposition import DecompositionScores, class_distribution
+    from taskrobust.nlp.model import PosBertForPreTraining
     from taskrobust.training.recipe import HeldOut, Recipe
     from taskrobust.training.run import Run
 
@@ -113,7 +120,10 @@ def pretrain_bert(
             model.set_attn_implementation(UNPADDED)
         elif on_cpu and precision == "bf16":
             model.set_attn_implementation("eager")  # sdpa's backward pass is slow in bf16 there
+        model.set_class_distribution(distribution, within_class=tasks == "within_class")
         return model
+
+    distribution = class_distribution(train.counts)
 
     model = make_model(init_from)
     reference = None if reference_model is None else make_model(find_pretrained(reference_model))
@@ -123,7 +133,7 @@ def pretrain_bert(
         CLASSES,
         copy.deepcopy(weighting),
         risk=copy.deepcopy(risk),
-        auxiliary={"nsp": nsp_weight},
+        auxiliary={"class": class_weight, "nsp": nsp_weight} if tasks == "within_class" else {"nsp": nsp_weight},
         on_nonfinite=run.on_nonfinite,
     )
 
@@ -138,9 +148,14 @@ def pretrain_bert(
         criterion=criterion,
         data=train,
         collate=masks,
-        held_out=HeldOut(samples=held_out, collate=held_out_masks, number=min(held_out_pairs, len(held_out))),
+        held_out=HeldOut(
+            samples=held_out,
+            collate=held_out_masks,
+            number=min(held_out_pairs, len(held_out)),
+            scores=DecompositionScores,
+        ),
         export=export,
-        task_counts=task_counts,
+        task_counts=model.task_counts,
         layers=(BertLayer,),
         reference=reference,
     )

@@ -10,14 +10,15 @@ from transformers import BertConfig, BertForPreTraining
 from transformers.models.bert.modeling_bert import BertLayer
 
 from taskrobust.nlp.attention import UNPADDED
+from taskrobust.nlp.decomposition import decompose
 from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 from taskrobust.outputs import DisjointRows, Outputs, TaskLosses
 
 TASKS: Final = (*CLASSES, "nsp")
 """The pre-training tasks: one per class of masked words, and next sentence prediction."""
 
-_NSP: Final = TASKS.index("nsp")
-_NO_TASK: Final = len(TASKS)
+WITHIN_CLASS_TASKS: Final = (*CLASSES, "class", "nsp")
+"""The same with the risks of words given their class, and the risk of the classes of all masked words."""
 
 
 class _LastLayer(BertLayer):  # type: ignore[misc]
@@ -72,6 +73,27 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.bert.encoder.layer[-1].__class__ = _LastLayer  # the same parameters, initialized alike
+        self.within_class = False
+        self.register_buffer("class_distribution", None)
+
+    def set_class_distribution(self, distribution: Tensor, within_class: bool = False) -> None:
+        """Set the probability of each class given the piece, which divides the losses into parts.
+
+        Held-out losses are reported in parts: in evaluation mode, ``predictions`` are the sums of the raw losses, of
+        those of the class and of those within the class, and the counts, [4, 9].
+
+        Args:
+            distribution: From ``class_distribution``, float32 [V, 10].
+            within_class: Whether the nine tasks are the losses within the classes. The losses of the classes are a task
+                of their own then, see ``WITHIN_CLASS_TASKS``.
+        """
+        self.register_buffer("class_distribution", distribution.to(self.device), persistent=False)
+        self.within_class = within_class
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return WITHIN_CLASS_TASKS if self.within_class else TASKS
 
     def forward(
         self,
@@ -100,8 +122,8 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
             cu_seqlens: Start of each sequence, then N, int32 [B + 1]. Required for an unpadded batch only.
 
         Returns:
-            Float32 sums and counts in the order of ``TASKS``, [10] each. ``shared`` is the output of the trunk at the
-            masked positions and the first tokens, [M + B, H], each row of which is read by the head of one task.
+            Float32 sums and counts in the order of ``tasks``, [10] or [11] each. ``shared`` is the output of the trunk
+            at the masked positions and the first tokens, [M + B, H], each row of which is read by the head of one task.
 
         Raises:
             ValueError: If the batch is unpadded and the attention would mix its sequences.
@@ -125,16 +147,45 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
             read=torch.cat([masked_positions, first_tokens]),
             **({} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}),
         ).last_hidden_state[0]
-        nsp = _NSP
-        if next_sentence_label is None:
-            next_sentence_label, nsp = labels.new_zeros(len(first_tokens)), _NO_TASK
-        owners = _owners(classes, next_sentence_label, nsp)
         masked, first = rows.split([len(masked_positions), len(first_tokens)])
         # Within the trunk, the pooler would read the first token of each row instead of each sequence.
         word_scores, next_scores = self.cls(masked, self.bert.pooler(first[:, None]))
-        losses = torch.cat([_cross_entropy(word_scores, labels), _cross_entropy(next_scores, next_sentence_label)])
-        task_losses = TaskLosses(_sum_by_task(losses, owners), _sum_by_task(torch.ones_like(losses), owners), TASKS)
-        return Outputs(task_losses, shared=DisjointRows(rows, owners))
+        nsp = len(self.tasks) - 1
+        if next_sentence_label is None:
+            next_sentence_label, nsp = labels.new_zeros(len(first_tokens)), len(self.tasks)
+        words = self._owners(classes)
+        following = torch.full_like(next_sentence_label, nsp)
+        if self.within_class:
+            losses, owners = [*decompose(word_scores, labels, classes, self.class_distribution)], [words, _pool(words)]
+        else:
+            losses, owners = [_cross_entropy(word_scores, labels)], [words]
+        losses.append(_cross_entropy(next_scores, next_sentence_label))
+        every, owner = torch.cat(losses), torch.cat([*owners, following])
+        sums, counts = (_sum_by_task(values, owner, len(self.tasks)) for values in (every, torch.ones_like(every)))
+        parts = None
+        if not self.training and self.class_distribution is not None:
+            parts = self._parts(word_scores, labels, classes)
+        task_losses = TaskLosses(sums, counts, self.tasks)
+        return Outputs(task_losses, shared=DisjointRows(rows, torch.cat([words, following])), predictions=parts)
+
+    def task_counts(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The counts that the model would return for a batch, [10] or [11], without a forward pass."""
+        words = self._owners(batch["classes"])
+        following = torch.full_like(batch["next_sentence_label"], len(self.tasks) - 1)
+        owners = torch.cat([words, _pool(words), following] if self.within_class else [words, following])
+        return _sum_by_task(torch.ones_like(owners, dtype=torch.float32), owners, len(self.tasks))
+
+    def _owners(self, classes: Tensor) -> Tensor:
+        """The task of each masked word. ``OUTSIDE`` is none."""
+        return classes.masked_fill(classes == OUTSIDE, len(self.tasks))
+
+    @torch.no_grad()
+    def _parts(self, word_scores: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+        """Sums of the raw losses and their parts by class, and counts, [4, 9]."""
+        within, of_class = decompose(word_scores, labels, classes, self.class_distribution)
+        raw = _cross_entropy(word_scores, labels)
+        columns = [raw, of_class, within, torch.ones_like(raw)]
+        return torch.stack([_sum_by_task(values, classes, len(CLASSES)) for values in columns])
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
         """Write the weights (safetensors) and a configuration with the architecture ``BertForPreTraining``."""
@@ -144,16 +195,9 @@ class PosBertForPreTraining(BertForPreTraining):  # type: ignore[misc]
             self.config.save_pretrained(save_directory)
 
 
-def task_counts(batch: Mapping[str, Tensor]) -> Tensor:
-    """The counts that the model would return for a batch, [10], without a forward pass."""
-    owners = _owners(batch["classes"], batch["next_sentence_label"])
-    return _sum_by_task(torch.ones_like(owners, dtype=torch.float32), owners)
-
-
-def _owners(classes: Tensor, next_sentence_label: Tensor, nsp: int = _NSP) -> Tensor:
-    """The task of each row that the heads read. ``OUTSIDE`` becomes ``_NO_TASK``, since it equals ``_NSP``."""
-    words = classes.masked_fill(classes == OUTSIDE, _NO_TASK)
-    return torch.cat([words, torch.full_like(next_sentence_label, nsp)])
+def _pool(words: Tensor) -> Tensor:
+    """The task "class" for all words of a class."""
+    return words.clamp(min=len(CLASSES))
 
 
 def _first_tokens(input_ids: Tensor) -> Tensor:
@@ -165,7 +209,7 @@ def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     return F.nll_loss(F.log_softmax(scores, dim=-1, dtype=torch.float32), labels, reduction="none")
 
 
-def _sum_by_task(values: Tensor, owners: Tensor) -> Tensor:
-    """Sums the values of each task, [10], in a fixed order, unlike ``index_add`` on CUDA."""
-    tasks = torch.arange(len(TASKS), device=owners.device)
+def _sum_by_task(values: Tensor, owners: Tensor, number: int) -> Tensor:
+    """Sums the values of each task, in a fixed order, unlike ``index_add`` on CUDA."""
+    tasks = torch.arange(number, device=owners.device)
     return values.where(owners == tasks[:, None], 0).sum(-1)

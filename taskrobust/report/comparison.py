@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from taskrobust.report.runs import Source, differing_settings
 from taskrobust.training.results import RESULTS, Result
@@ -208,35 +208,84 @@ class Comparison:
 def compare_risks(sources: Sequence[Source], baseline: str, statistic: Statistic) -> Comparison | None:
     """Compare the risks of the last held-out evaluations of pre-training; None if there are none.
 
-    Mean and worst case are over the weighted tasks, in the unit of the losses, even if a run normalizes its risks.
+    Mean and worst case are over the weighted tasks, in the unit of the losses, even if a run normalizes its risks or
+    trains on a part of them.
 
     Args:
         sources: All labels.
         baseline: The label that gains are over.
         statistic: Center of the runs of a task.
     """
+    note = "Risks of the last held-out evaluation, at step {step}, in the unit of the losses."
+    return _compare_evaluations(sources, baseline, statistic, _risks, note)
+
+
+def compare_within_class(sources: Sequence[Source], baseline: str, statistic: Statistic) -> Comparison | None:
+    """Compare the held-out risks of words given their class, where pre-training reports them; None elsewhere.
+
+    Args:
+        sources: All labels.
+        baseline: The label that gains are over.
+        statistic: Center of the runs of a task.
+    """
+    note = (
+        "Risks of a word given its class at the last held-out evaluation, at step {step}. They do not change if the "
+        "model predicts a class more often everywhere, which is what weights of classes do first."
+    )
+    with_parts = [source for source in sources if any(_parts(run.held_out[-1]) for run in source.pretraining.values())]
+    return _compare_evaluations(with_parts, baseline, statistic, _parts, note)
+
+
+def _compare_evaluations(
+    sources: Sequence[Source],
+    baseline: str,
+    statistic: Statistic,
+    risks_of: Callable[[Mapping[str, Any]], Mapping[str, float | None]],
+    note: str,
+) -> Comparison | None:
     found = [source for source in sources if source.pretraining]
     if not found:
         return None
+    if baseline not in [source.label for source in found]:
+        baseline = found[0].label
     values: dict[str, dict[str, dict[Run, float]]] = {source.label: {} for source in found}
     weighted: dict[str, bool] = {}
     steps = set()
+    pieces: dict[str, float] = {}
     for source in found:
         for folder, run in source.pretraining.items():
             last = run.held_out[-1]
             steps.add(last["step"])
-            for task, risk in last["risks"].items():
+            pieces |= _with_prefix(last, "pieces/")
+            for task, risk in risks_of(last).items():
                 values[source.label].setdefault(task, {})[folder] = math.inf if risk is None else risk
                 weighted[task] = weighted.get(task, True) and task in (run.weighted_tasks or [task])
     warnings = [f"{source.label} has no pre-training run." for source in sources if not source.pretraining]
     if len(steps) > 1:
         warnings.append(f"The last evaluations are at different steps, from {min(steps)} to {max(steps)}.")
-    notes = [f"Risks of the last held-out evaluation, at step {max(steps)}, in the unit of the losses."]
+    notes = [note.format(step=max(steps))]
+    if pieces:
+        numbers = ", ".join(f"{task} {number:,.0f}" for task, number in pieces.items())
+        notes.append(f"Masked pieces in the evaluation: {numbers}. A risk over few pieces says little.")
     if fixed := [task for task in weighted if not weighted[task]]:
         notes.append(f"Mean and worst case exclude {', '.join(fixed)}, whose weight is fixed.")
     counted = [task for task in weighted if weighted[task]]
     titles = {task: task for task in weighted}
     return Comparison(values, counted, baseline, RISK, statistic, titles=titles, notes=notes, warnings=warnings)
+
+
+def _risks(line: Mapping[str, Any]) -> Mapping[str, float | None]:
+    """The risks of an evaluation, raw where the tasks are parts of them."""
+    return {**line["risks"], **_with_prefix(line, "raw/")}
+
+
+def _parts(line: Mapping[str, Any]) -> Mapping[str, float]:
+    return _with_prefix(line, "within/")
+
+
+def _with_prefix(line: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    scores: Mapping[str, float] = line.get("scores", {})
+    return {name.removeprefix(prefix): value for name, value in scores.items() if name.startswith(prefix)}
 
 
 class _Measured(NamedTuple):

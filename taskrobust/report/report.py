@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from taskrobust.report.comparison import Comparison, Statistic, compare_risks, compare_scores
+from taskrobust.report.comparison import Comparison, Statistic, compare_risks, compare_scores, compare_within_class
 from taskrobust.report.plots import (
     Style,
     draw_effective_tasks,
@@ -95,6 +95,11 @@ def make_report(sources: Sequence[Source], baseline: str, statistic: Statistic, 
         table = comparison_table(risks, "held_out", "Held-out risk of pre-training, lower is better")
         plots = [*_comparison_plots(risks, "held_out", look), *_training_plots(sources, look)]
         sections.append(Section("Pre-training", table, headline(risks), details(risks), plots))
+    within = compare_within_class(sources, baseline, statistic)
+    if within:
+        table = comparison_table(within, "within_class", "Held-out risk of words given their class, lower is better")
+        plots = _comparison_plots(within, "within_class", look)
+        sections.append(Section("Within classes", table, headline(within), details(within), plots))
     cost = cost_table(sources, baseline)
     if cost:
         sections.append(Section("Cost", cost))

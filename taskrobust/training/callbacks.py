@@ -165,7 +165,7 @@ class ProgressBar(Callback):
 
     def on_evaluation(self, trainer: Training, evaluation: "Evaluation", split: str, best: bool) -> None:
         """Print the scores, or the mean and the largest risk."""
-        if evaluation.scores:
+        if evaluation.scores and len(trainer.criterion.weighted_tasks) == 1:
             results = ", ".join(f"{name} {score:.4f}" for name, score in evaluation.scores.items())
         else:
             reference = trainer.criterion.risk.reference

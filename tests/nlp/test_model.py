@@ -17,7 +17,7 @@ from transformers import (
 
 from taskrobust import GradNorm, MultiTaskLoss, TaskLosses, pool_batches
 from taskrobust.nlp.attention import UNPADDED
-from taskrobust.nlp.model import TASKS, PosBertForPreTraining, task_counts
+from taskrobust.nlp.model import TASKS, PosBertForPreTraining
 from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
 from taskrobust.ranks import Ranks
 from taskrobust.weighting._gramian import GramianEstimator
@@ -218,7 +218,7 @@ def test_task_counts_are_the_counts_of_the_forward_pass(model: PosBertForPreTrai
     if change is without_padding:
         model.set_attn_implementation(UNPADDED)
     batch = change(batch)
-    torch.testing.assert_close(task_counts(batch), model(**batch).losses.counts, rtol=0, atol=0)
+    torch.testing.assert_close(model.task_counts(batch), model(**batch).losses.counts, rtol=0, atol=0)
 
 
 def test_losses_are_float32_under_bfloat16_autocast(model: PosBertForPreTraining, batch: Batch) -> None:

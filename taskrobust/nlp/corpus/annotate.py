@@ -11,13 +11,23 @@ from random import Random
 from time import perf_counter
 from typing import Any, Final, NamedTuple, TypeVar
 
+import numpy as np
 from rich.console import Console
 from rich.status import Status
 
-from taskrobust._io.atomic import remove_leftovers, replacing
+from taskrobust._io.atomic import checksum, remove_leftovers, replacing
 from taskrobust.nlp.corpus.pairs import next_sentence_pairs
 from taskrobust.nlp.corpus.sources import Source, read_documents, size_in_bytes
-from taskrobust.nlp.corpus.store import MANIFEST, TOKENIZER, shard_path, summarize_shard, write_shard
+from taskrobust.nlp.corpus.store import (
+    COUNTS,
+    MANIFEST,
+    TOKENIZER,
+    count_pieces,
+    is_complete,
+    shard_path,
+    summarize_shard,
+    write_shard,
+)
 from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
 from taskrobust.nlp.tagging.annotator import (
     AnnotatedDocuments,
@@ -83,7 +93,7 @@ def annotate(
         "documents_per_shard": documents_per_shard,
     }
     progress = _Progress()
-    if MANIFEST.is_started(output, options) and MANIFEST.is_complete(output):
+    if MANIFEST.is_started(output, options) and is_complete(output):
         progress.say(f"{output} is complete.")
         return
     require_nltk_data()
@@ -136,7 +146,7 @@ def write_tagged_corpus(
         "seed": seed,
         "documents_per_shard": documents_per_shard,
     }
-    if MANIFEST.is_started(output, options) and MANIFEST.is_complete(output):
+    if MANIFEST.is_started(output, options) and is_complete(output):
         return
     if not (output / TOKENIZER).exists():
         _start(output, options, tokenizer)
@@ -179,7 +189,10 @@ def _start(output: Path, options: dict[str, Any], wordpiece: Any) -> None:
 def _finish(output: Path) -> None:
     options = MANIFEST.read(output)["options"]
     wordpiece = load_wordpiece(output / TOKENIZER)
-    summaries = [summarize_shard(path) for path in sorted(output.glob("shard-*.arrow"))]
+    paths = sorted(output.glob("shard-*.arrow"))
+    summaries = [summarize_shard(path) for path in paths]
+    with replacing(output / COUNTS) as temporary, temporary.open("wb") as file:
+        np.save(file, count_pieces(paths, len(wordpiece)))
     MANIFEST.write(
         output,
         options,
@@ -196,6 +209,7 @@ def _finish(output: Path) -> None:
         },
         pieces_by_class=[sum(counts) for counts in zip(*(counts for _, counts in summaries), strict=True)],
         shards=[summary for summary, _ in summaries],
+        counts_crc32=checksum(output / COUNTS),
     )
 
 

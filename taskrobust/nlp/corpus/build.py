@@ -7,7 +7,7 @@ from taskrobust._io.paths import expand_variables
 from taskrobust._io.settings import MAY_CHANGE
 from taskrobust.nlp.corpus.annotate import annotate, write_tagged_corpus
 from taskrobust.nlp.corpus.sources import Source
-from taskrobust.nlp.corpus.store import MANIFEST, TOKENIZER
+from taskrobust.nlp.corpus.store import MANIFEST, TOKENIZER, is_complete
 from taskrobust.nlp.corpus.wordpiece import load_wordpiece, train_wordpiece
 from taskrobust.synthetic.text.grammar import detokenize, generate_documents
 
@@ -59,7 +59,7 @@ def prepare(config: CorpusConfig) -> None:
     sources = {config.train: config.train_source, config.held_out: config.held_out_source}
     folders = [folder for folder, source in sources.items() if source is not None]
     if folders:
-        made_by_one(config.train, lambda: _prepare(config), lambda: all(map(MANIFEST.is_complete, folders)))
+        made_by_one(config.train, lambda: _prepare(config), lambda: all(map(is_complete, folders)))
 
 
 def _prepare(config: CorpusConfig) -> None:
@@ -75,9 +75,7 @@ def _prepare(config: CorpusConfig) -> None:
 
 
 def _annotate(config: CorpusConfig, source: Source, output: Path, tokenizer: str | None) -> None:
-    if MANIFEST.is_complete(
-        output
-    ):  # perhaps copied from another machine, so the source and NLTK's data may be missing
+    if is_complete(output):  # perhaps copied from another machine, so the source and NLTK's data may be missing
         there = MANIFEST.read(output)["sequence_length"]
         if there != config.sequence_length:
             raise ValueError(f"Expected a corpus of sequence_length {config.sequence_length} in {output}, got {there}.")

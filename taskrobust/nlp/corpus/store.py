@@ -23,9 +23,11 @@ CLASS_BITS: Final = 15
 """The bits of the flags that hold the class of a piece."""
 
 MANIFEST: Final = Manifest(
-    file="corpus.json", kind="an annotated corpus", format=2, command="annotate --source SOURCE --output"
+    file="corpus.json", kind="an annotated corpus", format=3, command="annotate --source SOURCE --output"
 )
 TOKENIZER: Final = "tokenizer"
+COUNTS: Final = "counts.npy"
+"""Number of pieces by id and class, [V, 10]."""
 
 _PIECES_BY_CLASS: Final = b"pieces_by_class"
 _SCHEMA: Final = pa.schema(
@@ -102,6 +104,22 @@ def summarize_shard(path: Path) -> tuple[dict[str, Any], list[int]]:
     return entry, counts
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a complete corpus."""
+    return MANIFEST.is_complete(folder) and (folder / COUNTS).exists()
+
+
+def count_pieces(paths: Iterable[Path], vocab_size: int) -> NDArray[np.int64]:
+    """The number of pieces in shards by id and class, [V, 10]."""
+    classes = OUTSIDE + 1
+    total = np.zeros(vocab_size * classes, np.int64)
+    for path in paths:
+        ids, flags, *_ = _open_shard(path).columns
+        cells = ids.values.to_numpy().astype(np.int64) * classes + (flags.values.to_numpy() & CLASS_BITS)
+        total += np.bincount(cells, minlength=len(total))
+    return total.reshape(vocab_size, classes)
+
+
 def _open_shard(path: Path) -> pa.RecordBatch:
     try:
         batch = pa.ipc.open_stream(pa.memory_map(str(path))).read_next_batch()
@@ -158,11 +176,13 @@ class Corpus(Dataset[dict[str, Any]]):
         self.sep_token_id: int = manifest["special_tokens"]["sep"]
         self.mask_token_id: int = manifest["special_tokens"]["mask"]
         self._shards = [_Shard(self.folder / shard["file"], shard["sequences"]) for shard in manifest["shards"]]
-        for shard in manifest["shards"] if verify else ():
-            if checksum(self.folder / shard["file"]) != shard["crc32"]:
+        counts = {"file": COUNTS, "crc32": manifest["counts_crc32"]}
+        for file in (*manifest["shards"], counts) if verify else ():
+            path = self.folder / file["file"]
+            if not path.exists() or checksum(path) != file["crc32"]:
                 raise ValueError(
-                    f"The shard {self.folder / shard['file']} is damaged: it has other content than was written. "
-                    "Delete the file and run the same `taskrobust annotate` command again. The other shards are kept."
+                    f"The file {path} is missing or damaged: it has other content than was written. Delete it and run "
+                    "the same `taskrobust annotate` command again. The other files are kept."
                 )
         self._ends = np.cumsum([shard["sequences"] for shard in manifest["shards"]])
 
@@ -193,6 +213,12 @@ class Corpus(Dataset[dict[str, Any]]):
             "classes": [names[flag & CLASS_BITS] for flag in pair.flags[0, :length].tolist()],
             "is_random": bool(pair.is_random[0]),
         }
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of pieces by id and class, the last one ``OUTSIDE``, [V, 10]."""
+        counts: NDArray[np.int64] = np.load(self.folder / COUNTS)
+        return counts
 
     @cached_property
     def tokenizer(self) -> Any:

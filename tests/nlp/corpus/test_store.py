@@ -128,7 +128,7 @@ def test_a_damaged_manifest_is_an_error(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"corpus\.json is damaged"):
         Corpus(folder)
     (folder / "corpus.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match=r"Expected an annotated corpus of format 2, got 99"):
+    with pytest.raises(ValueError, match=r"Expected an annotated corpus of format 3, got 99"):
         Corpus(folder)
 
 

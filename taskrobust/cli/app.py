@@ -32,6 +32,7 @@ COMMANDS = {
     "theory bound": "Compare Algorithm 1 with the bound of Theorem 3.1.",
     "theory sample-complexity": "Count the samples tasks need.",
     "theory appendix-c": "Show what averaging costs the worst task.",
+    "theory excess": "Compare minimax on risks and on excess risks.",
     "pretext synthetic": "Measure processors on generated data.",
     "pretext cifar10": "The same on CIFAR-10.",
     "predict": "Predict all maps of images with a pre-trained model.",

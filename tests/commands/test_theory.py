@@ -5,6 +5,7 @@ import pytest
 
 from taskrobust.commands.theory_appendix_c import theory_appendix_c as appendix_c
 from taskrobust.commands.theory_bound import theory_bound as bound
+from taskrobust.commands.theory_excess import theory_excess as excess
 from taskrobust.commands.theory_sample_complexity import theory_sample_complexity as sample_complexity
 
 
@@ -58,4 +59,17 @@ def test_appendix_c_writes_the_corrected_ratio(tmp_path: Path, capsys: pytest.Ca
     assert isinstance(values, list)
     assert values[1]["ratio"] == pytest.approx(4)
     assert "| 10 | 2.25 | 0.5625 | 4 | 1 |" in table
+    assert "…" not in capsys.readouterr().out
+
+
+def test_excess_shows_that_minimax_serves_the_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    excess(tmp_path)
+
+    values, table = results(tmp_path, "excess")
+    assert isinstance(values, list)
+    for row in values:
+        assert row["trained on risks"] == pytest.approx(row["minimax"], rel=0.06)
+        assert row["trained on excess risks"] == pytest.approx(row["excess minimax"], rel=0.03)
+    assert [row["noise"] for row in values if row["minimax"] > row["average"]] == [0.1, 0.2, 0.5, 1.0, 2.0]
+    assert "| 2 | 0.160 | 1.000 | 1.000 | 0.111 | 0.113 |" in table
     assert "…" not in capsys.readouterr().out

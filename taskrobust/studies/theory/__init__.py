@@ -31,6 +31,7 @@ from taskrobust.studies.theory.bounds import (
     step_size,
     worst_downstream_risk,
 )
+from taskrobust.studies.theory.excess import NoisyTaskExample
 from taskrobust.studies.theory.sample_complexity import (
     average_start,
     downstream_optima,
@@ -42,6 +43,7 @@ from taskrobust.studies.theory.sample_complexity import (
 
 __all__ = [
     "Iterates",
+    "NoisyTaskExample",
     "OutlierExample",
     "accelerated_log_sum_exp",
     "average_start",

@@ -9,8 +9,9 @@ matplotlib.use("agg")
 
 
 from taskrobust.studies.theory.appendix_c import OutlierExample
+from taskrobust.studies.theory.excess import NoisyTaskExample
 
-AVERAGE, MINIMAX, PAPER = "tab:orange", "tab:blue", "tab:red"
+AVERAGE, MINIMAX, PAPER, EXCESS = "tab:orange", "tab:blue", "tab:red", "tab:green"
 
 
 def plot_gaps(
@@ -117,6 +118,44 @@ def plot_outlier(example: OutlierExample, examples: Sequence[OutlierExample], pa
     )
     right.set_xlabel("number of tasks T")
     right.set_ylabel("ratio of the worst risks")
+    right.legend(frameon=False)
+    for axis in (left, right):
+        axis.grid(alpha=0.25)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def plot_excess(example: NoisyTaskExample, path: Path) -> None:
+    """Plot the two risks with the solutions of average, minimax and excess minimax, and their worst excess risk.
+
+    Args:
+        example: The example whose risks are plotted.
+        path: The PNG file.
+    """
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    theta = torch.linspace(-0.1, 1.1, 200)
+    learnable, noisy = torch.stack([example.risks(value[None]) for value in theta]).T
+    left.plot(theta, learnable, color="0.35", label="the learnable task")
+    left.plot(theta, noisy, color="0.65", label=rf"the noisy task, $\sigma^2 = {example.noise:g}$")
+    names = {"average": AVERAGE, "minimax": MINIMAX, "excess": EXCESS}
+    labels = {"average": "average", "minimax": "minimax", "excess": "excess minimax"}
+    for name, color in names.items():
+        place = getattr(example, f"theta_{name}")
+        left.axvline(
+            place, color=color, linestyle="--", label=f"{labels[name]}: worst excess {example.worst_excess(place):.3f}"
+        )
+    left.set_xlabel(r"$\theta$")
+    left.set_ylabel("risk")
+    left.legend(frameon=False, fontsize=9)
+    noises = np.linspace(0, 2, 101)
+    for name, color in names.items():
+        at_noise = [NoisyTaskExample(noise, example.curvature) for noise in noises]
+        worst = [one.worst_excess(getattr(one, f"theta_{name}")) for one in at_noise]
+        right.plot(noises, worst, color=color, label=labels[name])
+    right.set_xlabel(r"noise $\sigma^2$")
+    right.set_ylabel("worst excess risk")
     right.legend(frameon=False)
     for axis in (left, right):
         axis.grid(alpha=0.25)

@@ -12,7 +12,7 @@ def snake_case(name: str) -> str:
         >>> snake_case("SoftmaxMinimax"), snake_case("DWA"), snake_case("GroupDRO"), snake_case("GradNorm")
         ('softmax_minimax', 'dwa', 'group_dro', 'gradnorm')
     """
-    return "gradnorm" if name == "GradNorm" else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return name.lower() if name in ("GradNorm", "DoReMi") else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def find_spelling(name: str, known: Iterable[str]) -> str | None:

@@ -72,6 +72,13 @@ class StatefulModule(nn.Module):
         finally:
             torch.set_default_dtype(default)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        fixed = [value for value in vars(self).values() if isinstance(value, FixedTensor)]
+        for tensor in fixed:
+            tensor.on(fn(torch.empty(0, device="cpu")).device)  # not in the middle of a step
+        return self
+
 
 class TaskModule(StatefulModule):
     """A module with one entry per task. Its constructor takes settings; ``MultiTaskLoss`` calls :meth:`setup`."""
@@ -131,13 +138,6 @@ class TaskModule(StatefulModule):
                 f"got {got}."
             )
         return FixedTensor(values)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        fixed = [value for value in vars(self).values() if isinstance(value, FixedTensor)]
-        for tensor in fixed:
-            tensor.on(fn(torch.empty(0, device="cpu")).device)  # not in the middle of a step
-        return self
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from taskrobust._state import StatefulModule
+from taskrobust._state import FixedTensor, StatefulModule
 from taskrobust.outputs import TaskLosses
 from taskrobust.weighting.base import Weighting
 
@@ -45,7 +45,7 @@ class Faults(StatefulModule):
         super().__init__()
         self.tasks = tuple(tasks)
         self.strategy = type(weighting).__name__
-        self.bound = -math.inf if excess else weighting.smallest_risk
+        self._bounds = _bounds(weighting, excess)
         self.on_nonfinite = on_nonfinite
         self._register_state()
 
@@ -64,8 +64,9 @@ class Faults(StatefulModule):
         if losses.reference is not None:
             fine = fine & losses.reference.isfinite()
         outside = None
-        if self.bound > -math.inf:
-            outside = ((losses.counts > 0) & (losses.sums < self.bound * losses.counts))[:weighted]
+        if self._bounds is not None:
+            own = losses.first(weighted)
+            outside = (own.counts > 0) & (own.sums < self._bounds.on(own.sums.device) * own.counts)
         return self._record(fine, outside)
 
     def record_counts(self, counts: Tensor) -> Tensor:
@@ -104,8 +105,11 @@ class Faults(StatefulModule):
                 f"Expected {self.strategy}.weights to return finite numbers of 0 or more, got others for {weights}."
             )
         if outside:
+            assert self._bounds is not None
+            bounds = sorted({f"{self._bounds.values[self.tasks.index(task)]:g}" for task in outside})
             raise ValueError(
-                f"Expected losses of {self.bound:g} or more, which {self.strategy} needs, got others for {outside}. "
+                f"Expected losses of {' and '.join(bounds)} or more, which {self.strategy} needs, got others for "
+                f"{outside}. "
                 "Use another weighting, or add a constant to the losses of these tasks."
             )
         if nonfinite and self.on_nonfinite == "raise":
@@ -118,6 +122,20 @@ class Faults(StatefulModule):
 
     def _tasks_of(self, counts: Tensor) -> list[str]:
         return [task for task, count in zip(self.tasks, counts.tolist(), strict=True) if count]
+
+
+def _bounds(weighting: Weighting, excess: bool) -> FixedTensor | None:
+    """The smallest risk of each weighted task, None without bounds."""
+    smallest, number = weighting.smallest_risk, weighting.num_tasks
+    bounds = smallest if isinstance(smallest, Sequence) else [smallest] * number
+    if not excess:
+        return FixedTensor(bounds) if max(bounds) > -math.inf else None
+    if max(bounds) > 0:
+        raise ValueError(
+            f"Expected a weighting of excess risks, which may be 0, got {type(weighting).__name__} for risks of "
+            f"{max(bounds):g} or more."
+        )
+    return None
 
 
 def _possible(counts: Tensor) -> Tensor:

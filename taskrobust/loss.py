@@ -100,13 +100,6 @@ class MultiTaskLoss(StatefulModule):
         self.min_weight = min_weight
         self.on_nonfinite = on_nonfinite
         self.ranks = Ranks(process_group)
-        excess = self.risk.reference is not None
-        if excess and weighting.smallest_risk > 0:
-            raise ValueError(
-                f"Expected a weighting of excess risks, which may be 0, got {type(weighting).__name__} for risks of "
-                f"{weighting.smallest_risk:g} or more."
-            )
-        self.faults = Faults(self.tasks, weighting, excess, on_nonfinite)
         self._auxiliary = FixedTensor(list(auxiliary.values()))
         self._window: Step | None = None
         self._last: StepReport | None = None
@@ -121,6 +114,7 @@ class MultiTaskLoss(StatefulModule):
             for part in new:
                 part.tasks = None  # so that it can be used again
             raise
+        self.faults = Faults(self.tasks, weighting, self.risk.reference is not None, on_nonfinite)
         self._register_state()
         self._built_on_meta = self.skipped.is_meta
 
@@ -390,10 +384,9 @@ class MultiTaskLoss(StatefulModule):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         was_meta = self.skipped.is_meta
-        super()._apply(with_its_dtype, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(with_its_dtype, recurse)
         if was_meta and not self.skipped.is_meta:
             self.reset_parameters()  # to_empty leaves memory uninitialized
-        self.auxiliary_weights(self.skipped.device)  # not in the middle of a step
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

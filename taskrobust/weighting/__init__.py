@@ -5,12 +5,14 @@ The risk of a task is its mean loss.
 
 from taskrobust._names import did_you_mean, find_spelling, snake_case
 from taskrobust.weighting.base import Weighting
+from taskrobust.weighting.doremi import DoReMi
 from taskrobust.weighting.dwa import DWA
 from taskrobust.weighting.famo import FAMO
 from taskrobust.weighting.fixed import Fixed
 from taskrobust.weighting.geometric_mean import GeometricMean
 from taskrobust.weighting.gradnorm import GradNorm
 from taskrobust.weighting.group_dro import GroupDRO
+from taskrobust.weighting.imtl_l import IMTLL
 from taskrobust.weighting.proportional import Proportional
 from taskrobust.weighting.random_weights import RandomWeights
 from taskrobust.weighting.schedules import Constant, Entropic, Linear, Schedule, Sharp, Theorem31
@@ -22,8 +24,10 @@ from taskrobust.weighting.uniform import Uniform
 __all__ = [
     "DWA",
     "FAMO",
+    "IMTLL",
     "STCH",
     "Constant",
+    "DoReMi",
     "Entropic",
     "Fixed",
     "GeometricMean",

@@ -1,5 +1,6 @@
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -36,8 +37,8 @@ class Weighting(TaskModule, ABC):
     needs_counts: ClassVar[bool] = False
     """Whether the strategy requires the counts of the mean losses."""
 
-    smallest_risk: float = -math.inf
-    """Smallest allowed risk. Smaller ones raise an error that names the task."""
+    smallest_risk: float | Sequence[float] = -math.inf
+    """Smallest allowed risk, or that of each task. Smaller ones raise an error that names the task."""
 
     @abstractmethod
     def weights(self, risks: Tensor, counts: Tensor) -> Tensor:

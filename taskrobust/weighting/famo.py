@@ -1,8 +1,10 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from taskrobust._state import FixedTensor
 from taskrobust.weighting._adam import BufferAdam
 from taskrobust.weighting.base import Weighting
 
@@ -29,7 +31,10 @@ class FAMO(Weighting):
     Args:
         lr: Learning rate of the logits :math:`\xi`.
         weight_decay: Coefficient of :math:`\xi` in its gradient.
-        lower_bound: Lower bound :math:`b_t` of all risks. Smaller risks raise an error.
+        lower_bound: Lower bound :math:`b_t` of the risks, one for all or one per task. Smaller risks raise an error.
+
+    Raises:
+        ValueError: If there is another number of lower bounds than of tasks.
 
     References:
         Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023, Algorithm 1.
@@ -39,12 +44,23 @@ class FAMO(Weighting):
     log_risks: Tensor
     seen: Tensor
 
-    def __init__(self, lr: float = 0.025, weight_decay: float = 1e-3, lower_bound: float = 0.0) -> None:
+    def __init__(
+        self, lr: float = 0.025, weight_decay: float = 1e-3, lower_bound: float | Sequence[float] = 0.0
+    ) -> None:
         super().__init__()
         self.lr = lr
         self.weight_decay = weight_decay
         self.lower_bound = self.smallest_risk = lower_bound
         self.adam = BufferAdam(lr, weight_decay)
+
+    def setup(self, tasks: Sequence[str]) -> Self:
+        """Check that there is one lower bound, or one per task."""
+        super().setup(tasks)
+        if isinstance(self.lower_bound, (int, float)):
+            self._bounds = FixedTensor([self.lower_bound] * len(tasks))
+        else:
+            self._bounds = self.per_task("lower_bound")
+        return self
 
     def initial_state(self) -> Mapping[str, Tensor]:
         """Return equal logits."""
@@ -72,4 +88,4 @@ class FAMO(Weighting):
         self.seen.logical_or_(present)
 
     def _gap(self, risks: Tensor) -> Tensor:
-        return (risks - self.lower_bound).clamp(min=1e-8)
+        return (risks - self._bounds.on(risks.device)).clamp(min=1e-8)

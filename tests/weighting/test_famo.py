@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from taskrobust import FAMO
+from taskrobust import FAMO, MultiTaskLoss
 
 ONES = torch.ones(3)
 RISKS = [[2.0, 1.0, 0.5], [1.5, 1.1, 0.4], [1.2, 1.0, 0.45], [1.1, 0.7, 0.3]]
@@ -64,3 +64,19 @@ def test_absent_task_is_compared_with_its_last_risk() -> None:
     assert beside.log_risks[1] == 0
     assert torch.equal(beside.log_risks[:1], through.log_risks[:1])
     assert beside.adam.steps.tolist() == [1, 0]
+
+
+def test_each_task_can_have_its_lower_bound() -> None:
+    weighting = FAMO(lower_bound=[1.0, 0.0, 0.25]).setup("abc")
+    shares = 1 / (np.array(RISKS[0]) - [1.0, 0.0, 0.25])
+    weights = weighting.weights(torch.tensor(RISKS[0]), ONES).numpy()
+    np.testing.assert_allclose(weights, shares / shares.sum(), rtol=1e-6)
+
+    criterion = MultiTaskLoss(["a", "b"], FAMO(lower_bound=[1.0, 0.0]))
+    with pytest.raises(ValueError, match=r"^Expected losses of 1 or more, which FAMO needs, got others for \['a'\]\."):
+        criterion(torch.tensor([0.5, 0.5]))
+
+
+def test_another_number_of_lower_bounds_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"^Expected one value per task of .* in FAMO\(lower_bound=...\), got \[1.0\]"):
+        FAMO(lower_bound=[1.0]).setup(["a", "b"])

@@ -22,7 +22,7 @@ def test_each_strategy_can_be_created_from_its_name() -> None:
 
 def test_unknown_name_raises_with_a_suggestion() -> None:
     with pytest.raises(
-        ValueError, match=r"^Expected a weighting among \['dwa', .*\], got 'minimax'\. Did you mean 'soft"
+        ValueError, match=r"^Expected a weighting among \['doremi', .*\], got 'minimax'\. Did you mean 'soft"
     ):
         make_weighting("minimax")
 

@@ -45,6 +45,7 @@ class Faults(StatefulModule):
         super().__init__()
         self.tasks = tuple(tasks)
         self.strategy = type(weighting).__name__
+        self.signed = weighting.signed
         self._bounds = _bounds(weighting, excess)
         self.on_nonfinite = on_nonfinite
         self._register_state()
@@ -86,7 +87,7 @@ class Faults(StatefulModule):
 
     def record_weights(self, weights: Tensor, finite: Tensor) -> None:
         """Look at the weights of a step whose losses are ``finite``. Raises on the CPU."""
-        fine = (weights >= 0) & (weights < math.inf)
+        fine = weights.isfinite() if self.signed else (weights >= 0) & (weights < math.inf)
         if _is_read_at_once(weights) and fine.all():
             return
         self.weights[: len(weights)].add_(~fine & finite)
@@ -101,8 +102,9 @@ class Faults(StatefulModule):
         self.weights.zero_()
         self.outside.zero_()
         if weights:
+            smallest = "" if self.signed else " of 0 or more"
             raise ValueError(
-                f"Expected {self.strategy}.weights to return finite numbers of 0 or more, got others for {weights}."
+                f"Expected {self.strategy}.weights to return finite numbers{smallest}, got others for {weights}."
             )
         if outside:
             assert self._bounds is not None

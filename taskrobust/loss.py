@@ -13,7 +13,7 @@ from taskrobust._guard import Guard
 from taskrobust._inputs import Losses, as_task_losses
 from taskrobust._state import FixedTensor, StatefulModule
 from taskrobust.faults import Faults, OnNonfinite
-from taskrobust.outputs import Outputs, Shared, TaskLosses
+from taskrobust.outputs import DisjointRows, Outputs, Shared, TaskLosses
 from taskrobust.ranks import Ranks
 from taskrobust.risk import RiskEstimator
 from taskrobust.step import Step, StepReport
@@ -90,6 +90,11 @@ class MultiTaskLoss(StatefulModule):
             raise ValueError(f"Expected min_weight=0 with weight_sum='paper', where sums differ, got {min_weight}.")
         if not 0 <= min_weight * number <= 1:
             raise ValueError(f"Expected min_weight in [0, 1 / {number}] for {number} tasks, got {min_weight}.")
+        if min_weight > 0 and weighting.signed:
+            raise ValueError(
+                f"Expected min_weight=0 with {type(weighting).__name__}, which may return negative weights, got "
+                f"{min_weight}."
+            )
         if on_nonfinite not in get_args(OnNonfinite):
             raise ValueError(f"Expected on_nonfinite among {list(get_args(OnNonfinite))}, got {on_nonfinite!r}.")
         self.weighted_tasks = tuple(tasks)
@@ -157,6 +162,12 @@ class MultiTaskLoss(StatefulModule):
                 raise ValueError(
                     f"{type(self.weighting).__name__} needs what the tasks share: call criterion(losses, shared=...) "
                     "with the parameters of the last shared layer or the activation after it."
+                )
+            if self.weighting.needs_conflicts and isinstance(shared, DisjointRows):
+                raise ValueError(
+                    f"{type(self.weighting).__name__} needs conflicts between tasks, which DisjointRows cannot show, "
+                    "since each row belongs to one task: call criterion(losses, shared=...) with the parameters of the "
+                    "last shared layer."
                 )
             if self._window is not None:
                 return self._window.add(own, shared)

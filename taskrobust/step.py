@@ -79,7 +79,8 @@ class StepReport:
     def entropy(self) -> Tensor:
         """Entropy of the weights of the weighted tasks, in nats."""
         weights = self.weight_vector[: len(self.compared_risks)]
-        share = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        size = weights.abs()
+        share = size / size.sum().clamp(min=torch.finfo(torch.float32).tiny)
         entropy: Tensor = torch.special.entr(share).sum()
         return entropy
 
@@ -271,7 +272,8 @@ class Step:
         if self.learns:
             criterion.faults.record_weights(weights, self.finite)
         if criterion.weight_sum != "paper":
-            weights = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+            size = weights.abs() if criterion.weighting.signed else weights
+            weights = weights / size.sum().clamp(min=torch.finfo(torch.float32).tiny)
             if criterion.min_weight > 0:
                 weights = criterion.min_weight * present + (1 - criterion.min_weight * present.sum()) * weights
             if criterion.weight_sum != 1:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchjd.aggregation import UPGradWeighting
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from taskrobust import (
@@ -28,8 +29,14 @@ from taskrobust.weighting import strategies
 from tests.helpers.devices import DEVICE, ROUNDING, on_device, rand, randn
 
 TASKS = ("noun", "verb", "adjective")
-ARGUMENTS: dict[str, dict[str, Any]] = {"Fixed": {"values": (0.5, 0.3, 0.2)}, "DWA": {"period": 4}}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "Fixed": {"values": (0.5, 0.3, 0.2)},
+    "DWA": {"period": 4},
+    "Gramian": {"inner": UPGradWeighting()},
+}
 EVERY = pytest.mark.parametrize("name", strategies())
+ASYNCHRONOUS = pytest.mark.parametrize("name", [name for name in strategies() if name != "Gramian"])
+"""Strategies whose step does not wait for the device."""
 REFERENCES = {
     "none": lambda: None,
     "fixed": lambda: FixedReference({"verb": 0.2, "noun": 0.1, "adjective": 0.3}),
@@ -405,7 +412,7 @@ class HostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@EVERY
+@ASYNCHRONOUS
 @WITH_AND_WITHOUT_REFERENCES
 def test_a_step_reads_no_value_on_the_host(name: str, reference: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskrobust.faults._is_read_at_once", lambda values: False)  # as on other devices
@@ -424,7 +431,7 @@ def test_a_step_reads_no_value_on_the_host(name: str, reference: str, monkeypatc
     assert reads.seen == ["aten._local_scalar_dense.default"]
 
 
-@EVERY
+@ASYNCHRONOUS
 def test_a_step_off_the_cpu_reads_no_value_on_the_host(name: str) -> None:
     # A meta tensor has no values: whatever looks at one raises.
     criterion = smoothed_criterion(name).to("meta")
@@ -504,7 +511,7 @@ def test_the_criterion_computes_the_same_under_inductor(name: str) -> None:
     assert_compiles_to_one_graph(name, backend="inductor", tolerance=1e-5)
 
 
-@EVERY
+@ASYNCHRONOUS
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_the_strategy_compiles_to_one_graph_without_recompilation(name: str) -> None:
     compiled, eager = on_device(strategy(name).setup(TASKS)), on_device(strategy(name).setup(TASKS))

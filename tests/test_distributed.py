@@ -9,15 +9,12 @@ import torch.distributed as dist
 
 import taskrobust
 from taskrobust.weighting import strategies
+from tests.helpers.two_processes import forms_of
 
 SCRIPT = Path(__file__).parent / "helpers" / "two_processes.py"
 ROOT = Path(taskrobust.__file__).parents[1]
-FORMS = {
-    name: ["parameters", "activation", "disjoint_rows"] if strategy.needs_gramian else ["parameters"]
-    for name, strategy in strategies().items()
-}
 REFERENCES = ["fixed", "model", "power law"]
-STRATEGIES = [f"{name} {form}" for name, forms in FORMS.items() for form in forms]
+STRATEGIES = [f"{name} {form}" for name, strategy in strategies().items() for form in forms_of(strategy)]
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo")
 

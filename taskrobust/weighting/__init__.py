@@ -11,6 +11,7 @@ from taskrobust.weighting.famo import FAMO
 from taskrobust.weighting.fixed import Fixed
 from taskrobust.weighting.geometric_mean import GeometricMean
 from taskrobust.weighting.gradnorm import GradNorm
+from taskrobust.weighting.gramian import Gramian
 from taskrobust.weighting.group_dro import GroupDRO
 from taskrobust.weighting.imtl_l import IMTLL
 from taskrobust.weighting.proportional import Proportional
@@ -32,6 +33,7 @@ __all__ = [
     "Fixed",
     "GeometricMean",
     "GradNorm",
+    "Gramian",
     "GroupDRO",
     "Linear",
     "Proportional",

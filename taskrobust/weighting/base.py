@@ -31,8 +31,14 @@ class Weighting(TaskModule, ABC):
         tensor(3.)
     """
 
-    needs_gramian: ClassVar[bool] = False
+    needs_gramian: bool = False
     """Whether the strategy requires the inner products of the tasks' gradients, see :meth:`observe`."""
+
+    needs_conflicts: ClassVar[bool] = False
+    """Whether the strategy requires the inner products of different tasks, which ``DisjointRows`` do not have."""
+
+    signed: ClassVar[bool] = False
+    """Whether weights may be negative. Their absolute values then have the ``weight_sum``."""
 
     needs_counts: ClassVar[bool] = False
     """Whether the strategy requires the counts of the mean losses."""
@@ -49,7 +55,7 @@ class Weighting(TaskModule, ABC):
             counts: Number of elements per task, shape [T]. 0 for absent tasks, whose weights are ignored.
 
         Returns:
-            Nonnegative weights in the scale of the strategy's paper, shape [T].
+            Weights in the scale of the strategy's paper, shape [T], nonnegative unless ``signed``.
         """
 
     def update(self, risks: Tensor, counts: Tensor) -> None:

@@ -24,6 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
+from torchjd.aggregation import PCGradWeighting
 
 from taskrobust import (
     DisjointRows,
@@ -35,13 +36,18 @@ from taskrobust import (
     Reference,
     RiskEstimator,
     TaskLosses,
+    Weighting,
     evaluate,
     pool_batches,
 )
 from taskrobust.weighting import strategies
 
 TASKS = ("noun", "verb", "adjective")
-ARGUMENTS: dict[str, dict[str, Any]] = {"Fixed": {"values": (0.5, 0.3, 0.2)}, "DWA": {"period": 2}}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "Fixed": {"values": (0.5, 0.3, 0.2)},
+    "DWA": {"period": 2},
+    "Gramian": {"inner": PCGradWeighting()},
+}
 # Rows of each task on each rank. The verb is absent on one rank in the first step, everywhere in the second.
 ROWS = [([7, 3, 1], [2, 0, 6]), ([4, 0, 5], [3, 0, 2]), ([1, 9, 0], [5, 1, 0]), ([2, 2, 2], [0, 0, 8])]
 UNEVEN = ("SoftmaxMinimax", "Uncertainty", "GradNorm")  # strategies of windows of different lengths
@@ -187,10 +193,12 @@ def train_on_windows(name: str, form: str, two_passes: bool, reference: str | No
             for index, rows in enumerate(own):
                 with shared.wrapped.no_sync() if index < 2 else nullcontext():  # type: ignore[operator]
                     shared.backward(rows)
-        if two_passes:
+        if two_passes and not alone.criterion.weighting.needs_conflicts:
             alone.backward(tuple(union))
-        else:
-            with alone.criterion.accumulate(counts=union_losses.counts):
+        else:  # the weights of these strategies lag by one step in a window
+            with alone.criterion.accumulate(
+                **({"losses": union_losses} if two_passes else {"counts": union_losses.counts})
+            ):
                 alone.backward(tuple(union))
         assert_same_step(shared, alone)
 
@@ -320,6 +328,13 @@ def copies_with_a_process_group() -> None:
     assert averaged.module["criterion"].ranks.size == 1
 
 
+def forms_of(strategy: type[Weighting]) -> tuple[str, ...]:
+    """The forms of shared tensors that a strategy uses; for one that uses none, any."""
+    if strategy.needs_conflicts:
+        return SHARED_FORMS[:2]
+    return SHARED_FORMS if strategy.needs_gramian else SHARED_FORMS[:1]
+
+
 def scenarios() -> dict[str, Callable[[], None]]:
     """What is tried, by the name under which its result is reported."""
     scenarios: dict[str, Callable[[], None]] = {
@@ -337,7 +352,7 @@ def scenarios() -> dict[str, Callable[[], None]]:
         for two_passes in (False, True):
             scenarios[f"uneven windows {two_passes} {name}"] = partial(windows_of_unequal_length, name, two_passes)
     for name, strategy in strategies().items():
-        for form in SHARED_FORMS if strategy.needs_gramian else SHARED_FORMS[:1]:
+        for form in forms_of(strategy):
             scenarios[f"ddp {name} {form}"] = partial(train, name, DistributedDataParallel, form)
             for two_passes in (False, True):
                 passes = "losses" if two_passes else "counts"

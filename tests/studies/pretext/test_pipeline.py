@@ -77,7 +77,7 @@ def test_training_decreases_the_risk_of_each_task(images: tuple[Tensor, Tensor])
     assert all(after[task] < before[task] for task in before)
 
 
-@pytest.mark.parametrize("weighting", sorted(set(strategies()) - {"Fixed"}))
+@pytest.mark.parametrize("weighting", sorted(set(strategies()) - {"Fixed", "Gramian"}))
 def test_each_strategy_weights_the_pretext_tasks(weighting: str, images: tuple[Tensor, Tensor]) -> None:
     fitted = network(tasks(), weighting, epochs=1).fit(images[0][:100])
     assert set(fitted.criterion.weights) == {"rotation", "colorization", "split_half"}

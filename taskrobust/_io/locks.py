@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 _POLL = 0.5
@@ -28,9 +28,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def exclusive(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file, or fail at once.
+class Lock:
+    """A lock file that this process holds until :meth:`release`, or until it ends.
 
     Args:
         path: The lock file.
@@ -39,24 +38,36 @@ def exclusive(path: Path, refusal: str) -> Iterator[None]:
     Raises:
         ValueError: If another process holds it.
     """
-    with path.open("w") as file:
-        if not _acquire(file.fileno()):
+
+    def __init__(self, path: Path, refusal: str) -> None:
+        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        if not _acquire(self._descriptor):
+            self.release()
             raise ValueError(refusal)
-        yield
+
+    def release(self) -> None:
+        """Let other processes in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.release()
 
 
 def made_by_one(folder: Path, make: Callable[[], None], is_complete: Callable[[], bool]) -> None:
     """Make something on rank 0 while the other ranks, and other runs that make the same, wait.
 
-    Call this before the ranks form a process group, whose collectives time out.
+    Call this before the ranks form a process group, whose collectives time out. What is complete needs no lock, so that
+    it can be read from a folder in which nothing can be written.
 
     Args:
         folder: The folder to lock.
-        make: Makes what is missing.
+        make: Makes what is missing, and checks what is there.
         is_complete: Whether everything is there.
     """
     if int(os.environ.get("RANK", 0)) == 0:
-        with locked(folder):
+        with nullcontext() if is_complete() else locked(folder):
             make()
     while not is_complete():
         time.sleep(_POLL)

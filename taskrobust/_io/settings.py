@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -117,8 +117,12 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], ignored: Iter
     return [
         f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in ignored
+        if not _equal(old.get(key), new.get(key)) and key not in ignored
     ]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return bool(one == other) or (one != one and other != other)  # NaN is the setting that it was
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -130,36 +134,63 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def changeable(function: Callable[..., Any], settings: Mapping[str, Any], prefix: str = "") -> set[str]:
+def changeable(function: Callable[..., Any], settings: Mapping[str, Any]) -> set[str]:
     """The settings of a function that are marked ``MAY_CHANGE``, in its dataclasses and in the classes it is given.
 
     Args:
         function: A function or class.
         settings: Its settings in plain values. Classes are given as ``class_path`` and ``init_args``.
-        prefix: The level above, with a dot.
 
     Returns:
         Names with dots between the levels.
     """
-    names: set[str] = set()
+    return {name for name, parameter in _parameters(function, settings, "") if MAY_CHANGE in _marks(parameter)}
+
+
+def defaults(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The default values of the settings of a function, by name with dots between the levels, for those that have one.
+
+    Args:
+        function: A function or class.
+        settings: Its settings in plain values.
+    """
+    found: dict[str, Any] = {}
+    for name, parameter in _parameters(function, settings, ""):
+        if parameter.default is not parameter.empty:
+            value = plain(parameter.default)
+            found |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def _marks(parameter: inspect.Parameter) -> Sequence[Any]:
+    return get_args(parameter.annotation)[1:] if get_origin(parameter.annotation) is Annotated else ()
+
+
+def _parameters(
+    function: Callable[..., Any], settings: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, inspect.Parameter]]:
+    """The settings of a function and of what it is given, by name with dots between the levels, outer ones first."""
+    fields = dataclasses.fields(function) if dataclasses.is_dataclass(function) else ()
+    factories = {field.name for field in fields if field.default_factory is not dataclasses.MISSING}
     for name, parameter in inspect.signature(function).parameters.items():
+        if name in factories:
+            parameter = parameter.replace(default=parameter.empty)
         kind, value = parameter.annotation, settings.get(name)
         if name == "run":  # whose fields are settings themselves
-            names |= changeable(kind, settings, prefix)
+            yield from _parameters(kind, settings, prefix)
+            continue
+        yield f"{prefix}{name}", parameter
         if get_origin(kind) is Annotated:
-            kind, *marks = get_args(kind)
-            if MAY_CHANGE in marks:
-                names.add(f"{prefix}{name}")
+            kind = get_args(kind)[0]
         if not isinstance(value, Mapping):
             continue
         if isinstance(value.get("class_path"), str):
             module, _, cls = value["class_path"].rpartition(".")
             arguments = value.get("init_args") or {}
-            names |= changeable(getattr(import_module(module), cls), arguments, f"{prefix}{name}.init_args.")
+            yield from _parameters(getattr(import_module(module), cls), arguments, f"{prefix}{name}.init_args.")
         for member in (kind, *get_args(kind)):
             if dataclasses.is_dataclass(member):
-                names |= changeable(member, value, f"{prefix}{name}.")  # type: ignore[arg-type]
-    return names
+                yield from _parameters(member, value, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
 def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:

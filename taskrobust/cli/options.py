@@ -229,7 +229,7 @@ def _value(name: str, word: str, kind: Any, settings: Settings) -> str:
 def _joined(values: list[str], kind: Any) -> list[str]:
     """The words of a list as one: ``--image a.jpg b.jpg`` is ``--image=["a.jpg", "b.jpg"]``."""
     is_whole = len(values) == 1 and (values[0].startswith("[") or values[0] == "null" or takes_one(kind))
-    return values if is_whole or not takes_several(kind) else [json.dumps(values)]
+    return values if is_whole or not takes_several(kind) else [json.dumps(values, ensure_ascii=False)]
 
 
 def _one_line(values: Any) -> str:

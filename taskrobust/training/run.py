@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from taskrobust._io.settings import changeable
+from taskrobust._io.settings import changeable, defaults
 from taskrobust.training.config import RunConfig
 from taskrobust.training.device import Device, resolve_device
 from taskrobust.training.distributed import make_accelerator
@@ -58,7 +58,8 @@ class Run:
             device: The resolved device. Defaults to resolving ``config.device``.
 
         Raises:
-            ValueError: If device and configuration do not fit together, or the folder holds another run.
+            ValueError: If device and configuration do not fit together, the folder holds another run, or another
+                process is training in it.
         """
         device = device or resolve_device(config.device, output)
         accelerator = make_accelerator(device)
@@ -66,7 +67,13 @@ class Run:
         recorded = device.recorded_in(settings)
         with accelerator.main_process_first():
             folder = RunFolder(
-                output, name, recorded, changeable(command, recorded), config.resume, accelerator.is_main_process
+                output,
+                name,
+                recorded,
+                changeable(command, recorded),
+                config.resume,
+                accelerator.is_main_process,
+                defaults(command, recorded),
             )
         torch.manual_seed(config.loop.seed)
         return cls(name, replace(config, device=device.config), device, accelerator, folder)

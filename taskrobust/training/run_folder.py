@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -11,8 +11,8 @@ import yaml
 
 from taskrobust import __version__
 from taskrobust._io.atomic import write_atomically
-from taskrobust._io.locks import exclusive
-from taskrobust._io.settings import check_same_settings
+from taskrobust._io.locks import Lock
+from taskrobust._io.settings import check_same_settings, flatten
 
 Resume = Literal["auto", "never"]
 
@@ -30,12 +30,16 @@ class RunFolder:
         command: The command that makes it.
         settings: The run's configuration in plain values, written to config.yaml.
         may_change: The settings in which a run may differ from the one that it resumes, with dots between the levels.
+        defaults: Values of settings by name, with dots between the levels, that a run of an earlier version, which did
+            not have them, is taken to have.
         resume: ``auto`` resumes a run of the same configuration. ``never`` requires an empty folder.
         main: Whether this rank checks and writes. The others would see what it has just written.
 
+    The folder is locked before anything is written, until :meth:`release` or the end of the process.
+
     Raises:
         ValueError: If the folder holds a run of another configuration, command or format, other files, or, with
-            ``never``, anything.
+            ``never``, anything, or another process is training in it.
 
     Attributes:
         id: Identifier of the run, kept when it resumes. Empty on other ranks.
@@ -49,14 +53,21 @@ class RunFolder:
         may_change: Collection[str] = (),
         resume: Resume = "auto",
         main: bool = True,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.path = path
         self.id = ""
+        self._lock: Lock | None = None
         if not main:
             return
         settings = {key: value for key, value in settings.items() if key != "resume"}  # so that the file can be resumed
-        self._check(command, settings, may_change, resume)
+        self._check(command, settings, may_change, resume, defaults)
         path.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(
+            path / ".lock",
+            f"Expected to be alone in the run folder {path}, but another process is training in it. Wait for it or end "
+            "it: ranks survive when torchrun is killed with -9.",
+        )
         self.id = about(path)["id"] if (path / CONFIG).exists() else uuid4().hex
         description = {
             "format": FORMAT,
@@ -68,19 +79,19 @@ class RunFolder:
         write_atomically(path / RUN, json.dumps(description, indent=1) + "\n")
         write_atomically(path / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Keep other processes out while this one trains. For the main rank.
+    def release(self) -> None:
+        """Let other processes in."""
+        if self._lock is not None:
+            self._lock.release()
 
-        Raises:
-            ValueError: On entering, if another process is training in the folder.
-        """
-        return exclusive(
-            self.path / ".lock",
-            f"Expected to be alone in the run folder {self.path}, but another process is training in it. Wait for it "
-            "or end it: ranks survive when torchrun is killed with -9.",
-        )
-
-    def _check(self, command: str, settings: Mapping[str, Any], may_change: Collection[str], resume: Resume) -> None:
+    def _check(
+        self,
+        command: str,
+        settings: Mapping[str, Any],
+        may_change: Collection[str],
+        resume: Resume,
+        defaults: Mapping[str, Any],
+    ) -> None:
         path = self.path
         names = {file.name for file in path.iterdir() if file.name[0] != "."} if path.exists() else set()
         if not names - {RUN}:  # the first file of a run that was killed
@@ -94,7 +105,10 @@ class RunFolder:
             raise ValueError(
                 f"Expected a run of {command} in {path}, got one of {there['command']}. Choose another --output."
             )
-        check_same_settings(path, yaml.safe_load((path / CONFIG).read_text()), settings, may_change)
+        here = flatten(settings)
+        before = flatten(yaml.safe_load((path / CONFIG).read_text()))
+        new = {name: value for name, value in defaults.items() if name in here and name not in before}
+        check_same_settings(path, before | new, here, may_change)
 
     @property
     def metrics(self) -> Path:

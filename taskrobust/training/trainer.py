@@ -136,26 +136,25 @@ class Trainer:
         """Train to the last step and return the last evaluation on held-out data; ``reported`` has the reports.
 
         Raises:
-            ValueError: If the number of samples per step differs from that of the run so far, or another process is
-                training in the run folder.
+            ValueError: If the number of samples per step differs from that of the run so far.
             SystemExit: After a checkpoint, if the process was asked to stop: 130 by Ctrl-C, 143 by SIGTERM.
             CheckpointError: If the last checkpoint could not be written, or no checkpoint can be read.
             ExportError: If the trained model could not be written. The last checkpoint holds it.
             OSError: If the disk is full and lines of metrics.jsonl are pending. The last checkpoint holds them.
         """
         try:
-            with self.folder.exclusive() if self.is_main else nullcontext():
-                if self.is_main:
-                    remove_leftovers(self.folder.path)
-                self._resume()
-                with Interruption() as interruption, closing(self._batches()) as batches:
-                    self._train_to_the_end(interruption, batches)
-                self._checkpoint()  # before the evaluation, which is repeated if the same command is given again
-                evaluation = self._evaluate()
-                self._export(self.folder.model, evaluation)
-                self._report()
-                self.metrics.finish()
+            if self.is_main:
+                remove_leftovers(self.folder.path)
+            self._resume()
+            with Interruption() as interruption, closing(self._batches()) as batches:
+                self._train_to_the_end(interruption, batches)
+            self._checkpoint()  # before the evaluation, which is repeated if the same command is given again
+            evaluation = self._evaluate()
+            self._export(self.folder.model, evaluation)
+            self._report()
+            self.metrics.finish()
         finally:
+            self.folder.release()
             self._call("on_end")
             settle(self.accelerator)
         return evaluation

@@ -408,6 +408,12 @@ def test_every_config_is_valid(path: Path) -> None:
         assert parsed.optim[key] == value
 
 
+def test_a_word_of_a_list_may_hold_any_character(tmp_path: Path) -> None:
+    result = call("compare", "🎉 ß=nowhere", "b", "--output", tmp_path)
+    assert result.returncode == 1
+    assert "there is no folder nowhere for '🎉 ß'" in result.stderr
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_runs(path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

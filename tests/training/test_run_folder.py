@@ -27,7 +27,7 @@ def test_new_folder_gets_the_configuration(tmp_path: Path, resume: Any) -> None:
     open_folder(tmp_path / "a" / "run", CONFIG, resume)
     written = yaml.safe_load((tmp_path / "a" / "run" / "config.yaml").read_text())
     assert written == CONFIG
-    assert {path.name for path in (tmp_path / "a" / "run").iterdir()} == {"config.yaml", "run.json"}
+    assert {path.name for path in (tmp_path / "a" / "run").iterdir()} == {"config.yaml", "run.json", ".lock"}
 
 
 def test_run_of_another_configuration_is_refused_and_kept(tmp_path: Path) -> None:
@@ -85,12 +85,30 @@ def test_other_ranks_do_not_stumble_over_what_the_main_one_writes(tmp_path: Path
     open_folder(tmp_path, CONFIG, "never", main=False)
 
 
-def test_second_process_in_a_run_folder_is_refused(toy: Toy, tmp_path: Path) -> None:
+def test_a_setting_that_an_earlier_version_did_not_have_has_its_default(tmp_path: Path) -> None:
+    open_folder(tmp_path, CONFIG)
+    newer = CONFIG | {"tasks": "raw", "weighting": {"alpha": 1.0, "relative": False}}
+    defaults = {"tasks": "raw", "weighting.relative": False, "weighting.hard": True}
+
+    RunFolder(tmp_path, "toy", newer, {"output"}, defaults=defaults).release()
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == newer
+    with pytest.raises(ValueError, match=r"tasks is 'raw' there and 'other' here"):
+        RunFolder(tmp_path, "toy", newer | {"tasks": "other"}, {"output"}, defaults=defaults)
+
+
+def test_a_setting_that_is_not_a_number_is_the_one_that_it_was(tmp_path: Path) -> None:
+    open_folder(tmp_path, changed(threshold=float("nan")))
+    open_folder(tmp_path, changed(threshold=float("nan")))
+
+
+def test_second_process_in_a_run_folder_is_refused_and_writes_nothing(toy: Toy, tmp_path: Path) -> None:
     first = toy.start(tmp_path / "run", pause=0.1)
     while not (tmp_path / "run/metrics.jsonl").exists():
         assert first[0].is_alive()
         time.sleep(0.01)
+    before = (tmp_path / "run/config.yaml").stat().st_mtime_ns, (tmp_path / "run/run.json").stat().st_mtime_ns
     outcome = toy(tmp_path / "run", pause=0.1)
+    assert before == ((tmp_path / "run/config.yaml").stat().st_mtime_ns, (tmp_path / "run/run.json").stat().st_mtime_ns)
     assert outcome.codes == [1]
     assert (
         f"Expected to be alone in the run folder {tmp_path / 'run'}, but another process is training" in outcome.output

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -44,6 +46,36 @@ def test_preparing_again_changes_nothing(made: Path) -> None:
 def test_folder_of_other_generated_text_is_refused(made: Path) -> None:
     with pytest.raises(ValueError, match="was made with other settings"):
         prepare(config(made, documents=41))
+
+
+def test_finished_corpus_is_read_without_writing(made: Path) -> None:
+    """As from a read-only disk, also by root, whom permissions do not stop."""
+    code = f"""
+import os, sys
+from pathlib import Path
+from taskrobust.nlp.corpus.build import CorpusConfig, prepare
+from taskrobust.nlp.corpus.store import Corpus
+
+def refuse(event, arguments):
+    if event == "open" and str(arguments[0]).startswith({str(made)!r}):
+        if arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(30, "Read-only file system", arguments[0])
+    if event.startswith(("os.rename", "os.remove", "os.mkdir")) and {str(made)!r} in str(arguments[0]):
+        raise OSError(30, "Read-only file system", arguments[0])
+
+sys.addaudithook(refuse)
+folder = Path({str(made)!r})
+prepare(CorpusConfig(train=folder / "train", held_out=folder / "held-out", train_source="grammar",
+    held_out_source="grammar", vocab_size=300, sequence_length=32, documents=40, held_out_documents=20))
+print(len(Corpus(folder / "train")), Corpus(folder / "train").counts.sum())
+try:
+    open(folder / "train" / "new", "w")
+except OSError as error:
+    print(error.strerror)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    corpus = Corpus(made / "train")
+    assert result.stdout == f"{len(corpus)} {corpus.counts.sum()}\nRead-only file system\n", result.stderr
 
 
 def test_finished_corpus_needs_neither_its_source_nor_nltk(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -496,6 +497,67 @@ def test_a_conversion_that_broke_off_goes_on(nyuv2: dict[str, Any], tmp_path: Pa
     assert {path: path.read_bytes() for path in output.rglob("*.*")} == contents
 
 
+def rewrite(labeled: Path, name: str, values: Any) -> None:
+    with h5py.File(labeled, "a") as file:
+        del file[name]
+        if values is None:
+            file.create_group(name)
+        else:
+            file[name] = values
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0, 70.0])
+def test_depths_that_are_no_depths_are_missing(nyuv2: dict[str, Any], tmp_path: Path, bad: float) -> None:
+    labeled = nyuv2["files"][0]
+    depths = nyuv2["depths"].transpose(0, 2, 1).copy()
+    depths[0, 3, 2] = bad
+    rewrite(labeled, "depths", depths)
+
+    write_nyuv2(*nyuv2["files"], tmp_path / "nyuv2")
+
+    written = np.asarray(Image.open(tmp_path / "nyuv2/val/depth/all/0001.png"))
+    assert written[2, 3] == 0
+    assert np.count_nonzero(written) == written.size - 1
+
+
+@pytest.mark.parametrize("number", [0, -1, 5])
+def test_a_number_of_an_image_that_is_not_there_is_named(nyuv2: dict[str, Any], tmp_path: Path, number: int) -> None:
+    labeled, splits, mapping = nyuv2["files"]
+    savemat(splits, {"testNdxs": np.array([[1], [2]]), "trainNdxs": np.array([[3], [number]])})
+    message = rf"^Expected numbers of images from 1 to 4 in trainNdxs of {re.escape(str(splits))}, got {number}\.$"
+    with pytest.raises(ValueError, match=message):
+        write_nyuv2(labeled, splits, mapping, tmp_path / "nyuv2")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("images", None, r"^Expected images of 4 dimensions and uint8 values in .*labeled\.mat, got a group"),
+        (
+            "images",
+            np.ones((4, 3, 8, 6)),
+            r"^Expected images of 4 dimensions and uint8 values in .*, got float64 of shape",
+        ),
+        (
+            "labels",
+            np.ones((3, 8, 6), np.uint16),
+            r"^Expected labels of 4 images in .*labeled\.mat, as there are images",
+        ),
+        (
+            "labels",
+            np.full((4, 8, 6), 895, np.uint16),
+            r"^Expected the semseg map of image 3 in .*\(labels up to 894\)",
+        ),
+    ],
+)
+def test_arrays_of_another_kind_are_named(
+    nyuv2: dict[str, Any], tmp_path: Path, name: str, values: Any, message: str
+) -> None:
+    rewrite(nyuv2["files"][0], name, values)
+    with pytest.raises(ValueError, match=message):
+        write_nyuv2(*nyuv2["files"], tmp_path / "nyuv2")
+
+
 def test_files_that_are_not_nyus_are_errors_that_name_them(nyuv2: dict[str, Any], tmp_path: Path) -> None:
     labeled, splits, mapping = nyuv2["files"]
     output = tmp_path / "nyuv2"
@@ -507,7 +569,7 @@ def test_files_that_are_not_nyus_are_errors_that_name_them(nyuv2: dict[str, Any]
         write_nyuv2(splits, splits, mapping, output)
     with h5py.File(labeled, "a") as file:
         del file["depths"]
-    with pytest.raises(ValueError, match=r"Expected images, depths and labels in .*, it has no \['depths'\]"):
+    with pytest.raises(ValueError, match=r"Expected depths of 3 dimensions and floating values in .*, got none"):
         write_nyuv2(labeled, splits, mapping, output)
     mapping.write_bytes(mapping.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"classMapping40\.mat"):

@@ -165,8 +165,9 @@ class ProgressBar(Callback):
 
     def on_evaluation(self, trainer: Training, evaluation: "Evaluation", split: str, best: bool) -> None:
         """Print the scores, or the mean and the largest risk."""
-        if evaluation.scores and len(trainer.criterion.weighted_tasks) == 1:
-            results = ", ".join(f"{name} {score:.4f}" for name, score in evaluation.scores.items())
+        scores = {name: score for name, score in evaluation.scores.items() if "/" not in name}
+        if scores:
+            results = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
         else:
             reference = trainer.criterion.risk.reference
             excess = "excess risk, " if reference is not None and (reference.constant or reference.needs_model) else ""

@@ -20,7 +20,7 @@ from taskrobust.training.evaluation import Evaluation
 
 _MANIFEST = "manifest.json"
 _PARTS = "state.pt"
-_FORMAT = 2
+_FORMAT = 3
 
 
 class CheckpointError(RuntimeError):
@@ -101,19 +101,28 @@ class Checkpoints:
                 shutil.rmtree(unfinished, ignore_errors=True)
             raise CheckpointError(self._failure(step, failure)) from failure
 
-    def load_newest(self) -> int | None:
-        """Load the newest intact checkpoint. Called by all ranks.
+    def load(self, step: int | None = None) -> int | None:
+        """Load a checkpoint. Called by all ranks.
+
+        Args:
+            step: Its step. Later checkpoints are deleted. None loads the newest intact one.
 
         Returns:
             Its step, or None if there are no checkpoints.
 
         Raises:
-            CheckpointError: If there are checkpoints and none is intact.
+            CheckpointError: If there are checkpoints and none is intact, or not the one of ``step``.
         """
         # One rank decides for all, which may not see the same folder.
-        found = [self._newest_intact()] if self.accelerator.is_main_process else [None]
-        step: int | None
+        found = [self._newest_intact(step)] if self.accelerator.is_main_process else [None]
+        chosen, there = step, self.steps()
         step, ranks, damages = broadcast_object_list(found)[0]
+        if chosen is not None and step is None:
+            reason = f" {damages[0]}" if damages else ""
+            raise CheckpointError(
+                f"Expected a checkpoint of step {chosen} in {self.folder}, got those of {sorted(there) or 'no step'}."
+                + reason
+            )
         if step is None and damages:
             raise CheckpointError(" ".join(damages) + " None is intact: start again in an empty folder.")
         if step is not None:
@@ -121,6 +130,9 @@ class Checkpoints:
                 self.accelerator.print(f"{line} Resuming from step {step}.")
             self._load(self._path(step), same_ranks=ranks == self.accelerator.num_processes)
             self.accelerator.wait_for_everyone()
+            if chosen is not None and self.accelerator.is_main_process:
+                for later in (other for other in self.steps() if other > chosen):
+                    shutil.rmtree(self._path(later), ignore_errors=True)
         return step
 
     def _load(self, path: Path, same_ranks: bool) -> None:
@@ -141,10 +153,12 @@ class Checkpoints:
     def _random_file(self) -> str:
         return f"random-{self.accelerator.process_index}.pt"
 
-    def _newest_intact(self) -> tuple[int | None, int, list[str]]:
-        """Step and number of ranks of the newest intact checkpoint, and the damage of those after it."""
+    def _newest_intact(self, chosen: int | None) -> tuple[int | None, int, list[str]]:
+        """Step and number of ranks of the newest intact checkpoint, or the chosen one, and the damage of those read."""
         damages: list[str] = []
         for step in self.steps():
+            if chosen is not None and step != chosen:
+                continue
             try:
                 return step, _verified(self._path(step), self.run), damages
             except (OSError, ValueError) as error:

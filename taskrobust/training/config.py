@@ -114,6 +114,8 @@ class RunConfig:
         on_nonfinite: What to do if a loss is NaN or infinite: ``raise`` ends the run with an error that names the task,
             ``skip`` skips the step.
         resume: ``auto`` resumes an earlier run in the folder. ``never`` requires an empty folder.
+        resume_from: Step of the checkpoint to resume from, once: later checkpoints and metrics are deleted. None
+            resumes from the newest one.
         trackers: Experiment trackers in addition to metrics.jsonl. Weights & Biases, MLflow and trackio must be
             installed, and log to files in the run folder unless their environment variables say otherwise.
         callbacks: Callbacks of the trainer, such as my_module.MyCallback.
@@ -124,6 +126,7 @@ class RunConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
     on_nonfinite: Annotated[OnNonfinite, MAY_CHANGE] = "raise"
     resume: Annotated[Resume, MAY_CHANGE] = "auto"
+    resume_from: Annotated[int | None, MAY_CHANGE, AT_LEAST_1] = None
     trackers: Annotated[list[Literal["tensorboard", "wandb", "mlflow", "trackio"]], MAY_CHANGE] = field(
         default_factory=lambda: ["tensorboard"]
     )

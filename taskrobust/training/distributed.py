@@ -93,10 +93,13 @@ def settle(accelerator: Accelerator) -> None:
         time.sleep(0.2)
 
 
-class Interruption:
-    """Turns SIGTERM and Ctrl-C into a request to stop between two steps.
+_STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
-    A second Ctrl-C stops at once.
+
+class Interruption:
+    """Turns SIGTERM, SIGHUP and Ctrl-C into a request to stop between two steps.
+
+    A second Ctrl-C stops at once. SIGHUP is the end of the terminal. It stays ignored under ``nohup``.
 
     Attributes:
         received: Name of the signal that this rank received.
@@ -109,8 +112,9 @@ class Interruption:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interruption":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._receive)
+        for number in _STOPPING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -136,5 +140,5 @@ class Interruption:
 
 def ignore_in_worker(worker: int) -> None:
     """Ignore signals in a loader's worker, which the training loop ends."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)

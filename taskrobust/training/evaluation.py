@@ -18,7 +18,10 @@ class Scores(Protocol):
         """Add the predictions for a batch. No gradient."""
 
     def compute(self) -> dict[str, float]:
-        """The scores by name, over the batches of all ranks. Called by all ranks, also by one that had no batch."""
+        """The scores by name, over the batches of all ranks. Called by all ranks, also by one that had no batch.
+
+        Names with a slash are details, which are logged and not printed.
+        """
 
 
 @dataclass(frozen=True)

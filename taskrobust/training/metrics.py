@@ -6,7 +6,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.pending: list[bytes] = []
+
+    def mark(self) -> dict[str, int]:
+        """Flush the file to the disk. Returns its length and the CRC-32 of its content."""
+        if not self.path.exists():
+            return {"bytes": 0, "crc32": 0}
+        with self.path.open("rb+") as file:
+            os.fsync(file.fileno())
+            content = file.read()
+        return {"bytes": len(content), "crc32": zlib.crc32(content)}
+
+    def has(self, mark: Mapping[str, int]) -> bool:
+        """Whether the file still begins with what it held when it was marked."""
+        content = self.path.read_bytes()[: mark["bytes"]] if self.path.exists() else b""
+        return len(content) == mark["bytes"] and zlib.crc32(content) == mark["crc32"]
 
     def start(self, step: int, last_step: int) -> list[int]:
         """Drop the lines that a run which resumes after ``step`` writes again, and an incomplete last line.
@@ -154,12 +169,18 @@ class Metrics:
         self.filled = 0
         self.flops_per_step: float | None = None
         self._disk_is_full = False
+        self._saved = {"bytes": 0, "crc32": 0}
         self._mark = (time.perf_counter(), 0, 0)
         self._loading = 0.0
 
     def start(self, step: int, samples: int) -> None:
         """Start after a step, and drop the lines of later steps."""
         if self.main:
+            if not self.file.has(self._saved):
+                self.say(
+                    f"Lines of {self.file.path} from before step {step} were lost or changed since the checkpoint. The "
+                    "run resumes, and its record has a gap."
+                )
             damaged = self.file.start(step, self.steps)
             if damaged:
                 self.say(
@@ -203,13 +224,18 @@ class Metrics:
             self._record({"step": step, "split": split, "best": best, **evaluation.__dict__})
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows that are in no line yet, and the lines that are not on the disk."""
-        return {"rows": self.rows[: self.filled].cpu(), "lines": [line.decode() for line in self.file.pending]}
+        """The rows that are in no line yet, the lines that are not on the disk, and what is there."""
+        return {
+            "rows": self.rows[: self.filled].cpu(),
+            "lines": [line.decode() for line in self.file.pending],
+            "file": self.file.mark() if self.main else None,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore rows and lines."""
         if self.main:
             self.file.pending = [line.encode() for line in state["lines"]]
+            self._saved = state["file"]
         self.filled = len(state["rows"])  # more than log_every, if that is smaller than it was
         self.rows = torch.cat([state["rows"].to(self.rows.device), self.rows])
 

@@ -60,7 +60,8 @@ class RunFolder:
         self._lock: Lock | None = None
         if not main:
             return
-        settings = {key: value for key, value in settings.items() if key != "resume"}  # so that the file can be resumed
+        # So that the file can be resumed.
+        settings = {key: value for key, value in settings.items() if key not in ("resume", "resume_from")}
         self._check(command, settings, may_change, resume, defaults)
         path.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(

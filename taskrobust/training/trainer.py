@@ -137,7 +137,8 @@ class Trainer:
 
         Raises:
             ValueError: If the number of samples per step differs from that of the run so far.
-            SystemExit: After a checkpoint, if the process was asked to stop: 130 by Ctrl-C, 143 by SIGTERM.
+            SystemExit: After a checkpoint, if the process was asked to stop: 130 by Ctrl-C, 143 by SIGTERM, 129 by
+                SIGHUP.
             CheckpointError: If the last checkpoint could not be written, or no checkpoint can be read.
             ExportError: If the trained model could not be written. The last checkpoint holds it.
             OSError: If the disk is full and lines of metrics.jsonl are pending. The last checkpoint holds them.
@@ -179,10 +180,14 @@ class Trainer:
 
     def _resume(self) -> None:
         torch.manual_seed(self.config.loop.seed + self.accelerator.process_index)  # dropout
-        self._checkpointed = self.checkpoints.load_newest()
+        chosen = self.config.resume_from
+        self._checkpointed = self.checkpoints.load(chosen)
+        if chosen is not None and self._checkpointed is None:
+            raise CheckpointError(f"Expected a checkpoint of step {chosen} in {self.checkpoints.folder}, got none.")
         if self._checkpointed is not None:
             self._check_samples()
-            self.say(f"Resuming from step {self.progress.step} of {self.folder.path}.")
+            later = ". What was later is deleted" if chosen is not None else ""
+            self.say(f"Resuming from step {self.progress.step} of {self.folder.path}{later}.")
         self.metrics.start(self.progress.step, self.progress.samples)
         self._call("on_start")
         self.model.train()
@@ -255,7 +260,11 @@ class Trainer:
     def _step(self, batches: Iterator[Batch]) -> None:
         device = self.accelerator.device
         begin = time.perf_counter()
-        loaded = [next(batches) for _ in range(self.config.loop.accumulation)]
+        try:
+            loaded = [next(batches) for _ in range(self.config.loop.accumulation)]
+        except Exception:
+            self._checkpoint_before_failure()
+            raise
         loading = time.perf_counter() - begin
         window = [{name: value.to(device, non_blocking=True) for name, value in batch.items()} for batch in loaded]
         with self._counting_flops(), self._window(window):
@@ -376,6 +385,18 @@ class Trainer:
             self._checkpoint()
         except CheckpointError as error:
             self.say(f"{error} Training continues; make room, or the run ends with an error.")
+
+    def _checkpoint_before_failure(self) -> None:
+        """Keep the steps so far if the data of the next one cannot be read, as from a disk that is away.
+
+        Other ranks may be in the middle of the step, where none can write a checkpoint.
+        """
+        step = self.progress.step
+        if self.accelerator.num_processes > 1 or step == 0 or step == self._checkpointed:
+            return
+        self._checkpoint_if_possible()
+        if self._checkpointed == step:
+            self.say(f"The data of step {step + 1} cannot be read. The same command resumes from step {step}.")
 
     def _export_if_possible(self, evaluation: Evaluation) -> bool:
         try:

@@ -476,7 +476,7 @@ finally:
         (["pretrain-brt"], "Expected a command, got 'pretrain-brt'. Did you mean 'pretrain-bert'?"),
         (["--loop.step", "20"], "got '--loop.step'. Did you mean '--loop.steps'?"),
         (["--weigting", "uniform"], "got '--weigting'. Did you mean '--weighting'?"),
-        (["--weighting", "minimax"], "Expected a weighting among ['dwa', 'famo', "),
+        (["--weighting", "minimax"], "Expected a weighting among ['doremi', 'dwa', 'famo', "),
         (["--weighting", "minmax"], "got 'minmax'. Did you mean 'softmax_minimax'?"),
         (["--weighting", "dwa", "--weighting.periode", "3"], "Did you mean '--weighting.period'?"),
         (["--risk", "RiskEstimater"], "Did you mean 'risk_estimator'?"),

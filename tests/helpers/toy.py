@@ -238,13 +238,22 @@ def make_trainer(output: Path, settings: dict[str, str]) -> Trainer:
         loop.steps = None
     compute = resolve_device(device, output)
     accelerator = make_accelerator(compute)
-    config = RunConfig(loop=loop, optim=optim, device=device, callbacks=[Watch(**watching)])
+    broken = _key(settings, "broken")  # which a run that resumes may find mended
+    settings.pop("broken", None)
+    resume_from = settings.pop("resume_from", None)
+    config = RunConfig(
+        loop=loop,
+        optim=optim,
+        device=device,
+        callbacks=[Watch(**watching)],
+        resume_from=None if resume_from is None else int(resume_from),
+    )
     if settings.pop("trackers", "") == "none":
         config.trackers = []
     described = compute.recorded_in(recorded({"run": config, "toy": settings}) | {"callbacks": []})
     folder = RunFolder(output, "toy", described, changeable(RunConfig, described), main=accelerator.is_main_process)
     torch.manual_seed(loop.seed)
-    data = ToyData(_key(settings, "spoiled"), _key(settings, "broken"))
+    data = ToyData(_key(settings, "spoiled"), broken)
     criterion = MultiTaskLoss(
         TASKS,
         toy_weighting(settings.get("weighting", "softmax_minimax")),

@@ -89,6 +89,61 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
     assert names(killed) == ["step-00000015", "step-00000020"]
 
 
+def test_run_resumes_from_a_chosen_step_and_deletes_what_was_later(toy: Toy, killed: Path, reference: Path) -> None:
+    outcome = toy(killed, resume_from=10, signal="SIGTERM:12", **SETTINGS)
+    assert outcome.output.splitlines()[0] == f"Resuming from step 10 of {killed}. What was later is deleted."
+    assert names(killed) == ["step-00000010", "step-00000012"]
+    assert max(line["step"] for line in lines(killed)) <= 12
+    assert toy(killed, **SETTINGS).codes == [0]
+    assert_same_run(killed, reference)
+
+
+def test_chosen_step_without_a_checkpoint_is_named(toy: Toy, killed: Path, tmp_path: Path) -> None:
+    outcome = toy(killed, resume_from=7, **SETTINGS)
+    assert outcome.codes == [1]
+    folder = killed / "checkpoints"
+    assert outcome.output.splitlines()[-1].endswith(
+        f"CheckpointError: Expected a checkpoint of step 7 in {folder}, got those of [10, 15]."
+    )
+    assert names(killed) == ["step-00000010", "step-00000015"]
+    what = truncate(checkpoint(killed, 15))
+    outcome = toy(killed, resume_from=15, **SETTINGS)
+    assert outcome.output.splitlines()[-1].endswith(
+        f"got those of [10, 15]. The checkpoint {checkpoint(killed, 15)} is damaged: {what}."
+    )
+    outcome = toy(tmp_path / "new", resume_from=15, **SETTINGS)
+    assert outcome.output.splitlines()[-1].endswith(
+        f"Expected a checkpoint of step 15 in {tmp_path / 'new/checkpoints'}, got those of no step."
+    )
+
+
+def drop_a_line(metrics: Path) -> None:
+    _, *others = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(others))
+
+
+def change_a_digit(metrics: Path) -> None:
+    metrics.write_text(metrics.read_text().replace('"step": 2,', '"step": 3,', 1))
+
+
+def delete_the_file(metrics: Path) -> None:
+    metrics.unlink()
+
+
+@pytest.mark.parametrize("damage", [drop_a_line, change_a_digit, delete_the_file])
+def test_lost_lines_of_the_record_are_noticed(
+    toy: Toy, killed: Path, reference: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(killed / "metrics.jsonl")
+    outcome = toy(killed, **SETTINGS)
+    assert outcome.codes == [0]
+    assert (
+        f"Lines of {killed / 'metrics.jsonl'} from before step 15 were lost or changed since the checkpoint. The run "
+        "resumes, and its record has a gap."
+    ) in outcome.output
+    assert lines(killed)[-1] == lines(reference)[-1]
+
+
 def test_run_whose_checkpoints_are_all_damaged_ends_with_an_error(toy: Toy, killed: Path) -> None:
     damages = [truncate(checkpoint(killed, step)) for step in (15, 10)]
     before = lines(killed)

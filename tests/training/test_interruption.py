@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from taskrobust.training.data import GlobalBatchSampler
 from taskrobust.training.distributed import Interruption
 from tests.helpers.processes import ROOT, Toy
-from tests.helpers.toy import assert_same_run, lines
+from tests.helpers.toy import SAMPLES, assert_same_run, lines
 from tests.training.test_nonfinite import spoiled_key
 from tests.training.test_two_processes import command
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_goes_on_bit_by_bit(
     toy: Toy, tmp_path: Path, name: str
 ) -> None:
@@ -28,6 +29,33 @@ def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_goes_on_bit_by_bit(
     outcome = toy(tmp_path / "stopped", **settings)
     assert outcome.output.splitlines()[0] == f"Resuming from step 7 of {tmp_path / 'stopped'}."
     assert_same_run(tmp_path / "stopped", tmp_path / "reference")
+
+
+def key_of_a_second_epoch(step: int, batch_size: int = 4) -> str:
+    """The key of a sample of a step, which is in no evaluation."""
+    batches = iter(GlobalBatchSampler(SAMPLES, batch_size, seed=0))
+    for _ in range(step):
+        keys = next(batches)
+    index, epoch = keys[0]
+    assert epoch == 1
+    return f"{index},{epoch}"
+
+
+def test_run_whose_data_cannot_be_read_keeps_its_steps_and_goes_on_bit_by_bit(toy: Toy, tmp_path: Path) -> None:
+    settings = {"dropout": 0.3, "weighting": "grad_norm"}
+    assert toy(tmp_path / "reference", **settings).codes == [0]
+    outcome = toy(tmp_path / "broken", broken=key_of_a_second_epoch(step=17), **settings)
+    assert outcome.codes == [1]
+    assert "The data of step 17 cannot be read. The same command resumes from step 16." in outcome.output
+    outcome = toy(tmp_path / "broken", **settings)
+    assert outcome.output.splitlines()[0] == f"Resuming from step 16 of {tmp_path / 'broken'}."
+    assert_same_run(tmp_path / "broken", tmp_path / "reference")
+
+
+def test_ranks_whose_data_cannot_be_read_end_without_a_checkpoint(toy: Toy, tmp_path: Path) -> None:
+    outcome = toy(tmp_path / "broken", processes=2, broken=key_of_a_second_epoch(step=9, batch_size=8))
+    assert 1 in outcome.codes
+    assert "The same command resumes from" not in outcome.output
 
 
 def test_all_ranks_stop_if_one_is_asked_to(toy: Toy, tmp_path: Path) -> None:
@@ -44,6 +72,16 @@ def test_run_that_is_asked_to_stop_in_its_last_step_ends_as_usual(toy: Toy, tmp_
     assert toy(tmp_path / "reference").codes == [0]
     assert toy(tmp_path / "run", signal="SIGTERM:20").codes == [0]
     assert_same_run(tmp_path / "run", tmp_path / "reference")
+
+
+def test_a_hangup_stays_ignored_where_it_was() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            assert interruption.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_second_ctrl_c_stops_at_once() -> None:

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from taskrobust import MultiTaskLoss, Outputs, RiskEstimator, TaskLosses
-from taskrobust._io.settings import changeable, recorded
+from taskrobust._io.settings import changeable, defaults, recorded
 from taskrobust.training.callbacks import Callback
 from taskrobust.training.config import DeviceConfig, LoopConfig, OptimConfig, RunConfig
 from taskrobust.training.device import resolve_device
@@ -251,7 +251,14 @@ def make_trainer(output: Path, settings: dict[str, str]) -> Trainer:
     if settings.pop("trackers", "") == "none":
         config.trackers = []
     described = compute.recorded_in(recorded({"run": config, "toy": settings}) | {"callbacks": []})
-    folder = RunFolder(output, "toy", described, changeable(RunConfig, described), main=accelerator.is_main_process)
+    folder = RunFolder(
+        output,
+        "toy",
+        described,
+        changeable(RunConfig, described),
+        main=accelerator.is_main_process,
+        defaults=defaults(RunConfig, described),
+    )
     torch.manual_seed(loop.seed)
     data = ToyData(_key(settings, "spoiled"), broken)
     criterion = MultiTaskLoss(

@@ -16,7 +16,7 @@ MAY_CHANGE: Final = "may change while the results stay the same"
 
 @dataclass(frozen=True)
 class Range:
-    """Marks the values that a number may have, as in ``Annotated[int, Range(1)]``.
+    """Marks the values that a number may have, as in ``Annotated[int, Range(1)]``. They are finite.
 
     Args:
         least: The smallest value.
@@ -32,7 +32,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.least if self.open else value >= self.least
-        return above and (value < self.most if self.below else value <= self.most)
+        return above and (value < self.most if self.below or self.most == math.inf else value <= self.most)
 
     def __str__(self) -> str:
         bounds = [f"{'above' if self.open else 'of at least'} {self.least:g}"]

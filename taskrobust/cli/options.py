@@ -202,10 +202,18 @@ def _config(name: str, settings: Settings) -> str:
     try:
         values = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"Expected YAML in {path}: {error}") from error
+        raise UsageError(f"Expected YAML in {path}{_yaml_problem(error)}.") from error
     if not isinstance(values, dict):
         raise UsageError(f"Expected options by name in {path}, got {type(values).__name__}.")
     return _one_line(settings.read(values, path))
+
+
+def _yaml_problem(error: Exception) -> str:
+    """Place and kind of an error in a YAML file, in one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f", line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return f": {str(error).splitlines()[0]}"
 
 
 def _the_one(name: str, values: list[str]) -> str:

@@ -91,7 +91,10 @@ class Settings:
         is_class = class_of(kind) is not None
         if is_class and isinstance(value, str):
             return self._path(name, value, kind, file)
+        group = group_of(kind)
         if not isinstance(value, Mapping):
+            if group is not None and not (value is None and NoneType in members(kind)):
+                raise UsageError(f"Expected the settings of {name} by name, got {value!r}{_within(file)}.")
             return value
         if not is_class or "class_path" not in value:
             return self._inside(name, value, file)
@@ -130,6 +133,9 @@ class Settings:
     def _inside(self, name: str, values: Any, file: Path | None) -> Any:
         if not isinstance(values, Mapping):
             return values
+        strange = [key for key in values if not isinstance(key, str)]
+        if strange:
+            raise UsageError(f"Expected names of settings in {name}, got {strange[0]!r}{_within(file)}.")
         names = {key: f"{name}.{key}" for key in values}
         return {
             key: self.value(names[key], value, self.kind_of(names[key], file), file) for key, value in values.items()
@@ -152,6 +158,10 @@ class Settings:
         base = class_of(kind)
         assert base is not None
         if "." in spelling:  # it is a path already
+            if not all(part.isidentifier() for part in spelling.split(".")):
+                raise UsageError(
+                    f"Expected the path of a class such as my_module.MyClass for {name}, got {spelling!r}."
+                )
             if file is not None and is_stored(file):
                 check_import(spelling.rpartition(".")[0], str(file))
             self._classes[name] = _imported(spelling, name, base)

@@ -408,6 +408,31 @@ def test_every_config_is_valid(path: Path) -> None:
         assert parsed.optim[key] == value
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("loop: 5\n", "Expected the settings of loop by name, got 5 in {file}."),
+        ("optim: [1]\n", "Expected the settings of optim by name, got [1] in {file}."),
+        ("bert: null\n", "Expected the settings of bert by name, got None in {file}."),
+        ("loop:\n  1: 2\n", "Expected names of settings in loop, got 1 in {file}."),
+        ("weighting: ../..\n", "Expected the path of a class such as my_module.MyClass for weighting, got '../..'."),
+        ("weighting: [\n", "Expected YAML in {file}, line 2, column 1: "),
+        ("weighting: \x00\n", "Expected YAML in {file}: unacceptable character #x0000"),
+        ("", "Expected options by name in {file}, got NoneType."),
+        ("- 1\n", "Expected options by name in {file}, got list."),
+        ("optim:\n  lr: .inf\n", "Expected a value of at least 0 for optim.lr, got inf."),
+    ],
+)
+def test_a_damaged_configuration_is_one_line_that_names_it(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "changed.yaml"
+    file.write_text(content)
+    options = options_of("pretrain-bert")
+    words = ["--config", str(CONFIGS / "nlp/demo.yaml"), "--config", str(file), "--output", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match=re.escape(message.format(file=file))) as error:
+        options.call(options.parse(words))
+    assert "\n" not in str(error.value).strip()
+
+
 def test_a_word_of_a_list_may_hold_any_character(tmp_path: Path) -> None:
     result = call("compare", "🎉 ß=nowhere", "b", "--output", tmp_path)
     assert result.returncode == 1

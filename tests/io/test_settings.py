@@ -57,7 +57,7 @@ def test_defaults_are_within_their_ranges() -> None:
 @pytest.mark.parametrize(
     ("allowed", "inside", "outside"),
     [
-        (Range(1), [1, 2, float("inf")], [0, 0.999, float("nan")]),
+        (Range(1), [1, 2, 1e300], [0, 0.999, float("nan"), float("inf")]),
         (Range(0, open=True), [1e-9], [0, -1]),
         (Range(0, 1), [0, 1], [-0.1, 1.1]),
         (Range(0, 1, below=True), [0, 0.999], [1]),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from taskrobust._io.locks import locked, made_by_one
 from taskrobust._io.manifest import Manifest
 from taskrobust._io.paths import expand_variables
-from taskrobust._io.settings import MAY_CHANGE
+from taskrobust._io.settings import AT_LEAST_1, MAY_CHANGE, Checked
 from taskrobust.synthetic.rooms.guesses import pseudo_labels as as_guessed
 from taskrobust.synthetic.rooms.labels import LABELS, OBJECTS, ROOMS
 from taskrobust.synthetic.rooms.render import render
@@ -28,7 +28,7 @@ _CHUNK: Final = 250
 
 
 @dataclass(kw_only=True)
-class ScenesConfig:
+class ScenesConfig(Checked):
     """Generated rooms to train on and to evaluate on.
 
     Args:
@@ -40,12 +40,13 @@ class ScenesConfig:
         num_proc: Processes that generate them.
     """
 
+    group: ClassVar = "scenes"
     folder: Annotated[Path, MAY_CHANGE] = Path("scenes")
-    train: int = 20_000
-    held_out: int = 1_000
-    size: int = 72
+    train: Annotated[int, AT_LEAST_1] = 20_000
+    held_out: Annotated[int, AT_LEAST_1] = 1_000
+    size: Annotated[int, AT_LEAST_1] = 72
     pseudo_labels: bool = True
-    num_proc: Annotated[int, MAY_CHANGE] = 1
+    num_proc: Annotated[int, MAY_CHANGE, AT_LEAST_1] = 1
 
 
 def prepare_scenes(config: ScenesConfig) -> None:

@@ -33,7 +33,7 @@ class Classification(DownstreamTask):
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
-            raise ValueError(f"Expected at least 2 classes, got {self.num_classes}.")
+            raise ValueError(f"Expected num_classes of at least 2, got {self.num_classes}.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"Expected a label_smoothing in [0, 1), got {self.label_smoothing}.")
 

@@ -95,13 +95,26 @@ class Options:
                 for value in vars(settings).values() if settings else ():
                     if isinstance(value, (str, Path)):
                         expand_variables(value)  # before the command imports what takes seconds
-        arguments = self.parser.instantiate(config)
+        arguments = self._instantiated(config)
         del arguments["config"]
         if self._run is not None:
             names = inspect.signature(self._run.annotation).parameters
             arguments["run"] = self._run.annotation(**{name: arguments.pop(name) for name in names})
             arguments["resolved"] = yaml.safe_load(self.parser.dump(config))
         return self.function(**arguments)
+
+    def _instantiated(self, config: Namespace) -> dict[str, Any]:
+        try:
+            return dict(self.parser.instantiate(config))
+        except Exception as error:  # whatever the constructor of a class raises
+            made = [name.removesuffix(".class_path") for name in config if name.endswith(".class_path")]
+            reasons = re.findall(r"^  - (.*)", str(error), re.MULTILINE)  # of each member of a union
+            if reasons:
+                reason = next(each for each in reasons if "NoneType" not in each)
+                raise ValueError(reason) from error
+            if isinstance(error, (TypeError, AttributeError)):
+                raise ValueError(f"Expected other settings of one of {', '.join(made)}: {error}.") from error
+            raise
 
     def _settings(self) -> Settings:
         return Settings(self.name, self.parameters, [action.dest for action in self.parser._actions])

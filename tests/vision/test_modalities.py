@@ -150,7 +150,7 @@ def test_labels_in_color_are_refused() -> None:
 
 @pytest.mark.parametrize("number", [0, 256])
 def test_a_number_of_classes_that_bytes_cannot_hold_is_refused(number: int) -> None:
-    with pytest.raises(ValueError, match=f"Expected 1 to 255 classes, as labels are bytes, got {number}"):
+    with pytest.raises(ValueError, match=f"Expected num_classes from 1 to 255, as labels are bytes, got {number}"):
         SemSeg(num_classes=number)
 
 

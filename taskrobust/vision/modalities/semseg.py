@@ -43,7 +43,7 @@ class SemSeg(Modality):
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_classes <= VOID:
-            raise ValueError(f"Expected 1 to {VOID} classes, as labels are bytes, got {self.num_classes}.")
+            raise ValueError(f"Expected num_classes from 1 to {VOID}, as labels are bytes, got {self.num_classes}.")
         if not 0 <= self.void <= 255:
             raise ValueError(f"Expected a void label from 0 to 255, got {self.void}.")
         if self.stride < 1:

@@ -90,7 +90,7 @@ def test_all_splits_have_the_same_classes() -> None:
     [
         (lambda: Classification(1), "Expected num_classes of at least 2, got 1."),
         (lambda: Classification(3, label_smoothing=1), "Expected a label_smoothing in [0, 1), got 1."),
-        (lambda: Segmentation(300), "Expected 1 to 255 classes, as labels are bytes, got 300."),
+        (lambda: Segmentation(300), "Expected num_classes from 1 to 255, as labels are bytes, got 300."),
         (lambda: Segmentation(40, void=256), "Expected a void label from 0 to 255, got 256."),
         (lambda: DepthEstimation(unit=0), "Expected a unit above 0 meters, got 0."),
         (lambda: DepthEstimation(largest=0), "Expected a largest depth above 0 meters, got 0."),

@@ -22,7 +22,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from taskrobust import Fixed, GradNorm, MultiTaskLoss, TaskLosses
+from taskrobust import (
+    Fixed,
+    FixedReference,
+    GradNorm,
+    Gramian,
+    ModelReference,
+    MultiTaskLoss,
+    PowerLawReference,
+    RiskEstimator,
+    SoftmaxMinimax,
+    TaskLosses,
+)
 from taskrobust.weighting import strategies
 
 TASKS = ("a", "b", "c")
@@ -60,9 +71,14 @@ class Bench:
         self.steps: dict[str, Step] = {PLAIN: self.plain}
         self.after: dict[str, Step] = {}
         for name, strategy in strategies().items():
+            if strategy in (GradNorm, Gramian):
+                continue
             weighting = Fixed([0.5, 0.3, 0.2]) if strategy is Fixed else strategy()
-            if not weighting.needs_gramian:
-                self.add(f"taskrobust {name}", MultiTaskLoss(TASKS, weighting), lambda hidden: None)
+            self.add(f"taskrobust {name}", MultiTaskLoss(TASKS, weighting), lambda hidden: None)
+        for reference in (FixedReference([0.1, 0.2, 0.3]), PowerLawReference(), ModelReference()):
+            risk = RiskEstimator(smoothing=0.9, reference=reference)
+            name = f"taskrobust SoftmaxMinimax, {type(reference).__name__}"
+            self.add(name, MultiTaskLoss(TASKS, SoftmaxMinimax(), risk=risk), lambda hidden: None)
         last_layer = self.model.trunk[-1].weight
         gradnorm = "taskrobust GradNorm"
         self.add(f"{gradnorm}, last layer", MultiTaskLoss(TASKS, GradNorm()), lambda hidden: [last_layer])
@@ -80,7 +96,12 @@ class Bench:
 
         def step() -> None:
             means, hidden = self.model(self.inputs)
-            criterion(TaskLosses(torch.stack(means) * counts, counts), shared=shared(hidden)).backward()
+            reference = None
+            if criterion.risk.needs_reference_model:
+                with torch.no_grad():  # a frozen model of the same size
+                    reference = TaskLosses(torch.stack(self.model(self.inputs)[0]) * counts, counts)
+            losses = TaskLosses(torch.stack(means) * counts, counts)
+            criterion(losses, shared=shared(hidden), reference=reference).backward()
 
         self.steps[name] = step
         self.own_parameters += criterion.parameters()

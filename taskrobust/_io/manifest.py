@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from taskrobust._io.atomic import write_atomically
+from taskrobust._io.damage import damage_named
 from taskrobust._io.settings import check_same_settings
 
 
@@ -57,7 +58,12 @@ class Manifest:
         if not isinstance(manifest, dict) or manifest.get("format") != self.format:
             got = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
             raise ValueError(f"Expected {self.kind} of format {self.format}, got {got} in {path}. {self._again}")
-        outside = [shard["file"] for shard in manifest.get("shards", ()) if Path(shard["file"]).name != shard["file"]]
+        if not isinstance(manifest.get("complete"), bool) or not isinstance(manifest.get("options"), dict):
+            raise ValueError(f"{path} is damaged: it does not say with which options it was made. {self._again}")
+        with damage_named(path, f"the shards of {self.kind}"):
+            outside = [
+                shard["file"] for shard in manifest.get("shards", ()) if Path(shard["file"]).name != shard["file"]
+            ]
         if outside:
             raise ValueError(f"Expected names of files in {path}, got {outside[0]!r}, which is outside of the folder.")
         return manifest

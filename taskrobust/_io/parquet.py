@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from taskrobust._io.damage import damage_named
+
 _IMAGE: Final = ("img", "image")
 _LABEL: Final = "label"
 
@@ -46,10 +48,8 @@ def read_parquet_images(file: Path, num_classes: int) -> ParquetImages:
     Raises:
         ValueError: If the file is damaged, lacks a column, or holds a label out of range.
     """
-    try:
+    with damage_named(file, "a parquet file, perhaps truncated,"):
         table = pq.read_table(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"Expected a parquet file, {file} cannot be read (is it truncated?): {error}") from error
     image = next((name for name in _IMAGE if name in table.column_names), _IMAGE[0])
     for column in (image, _LABEL):
         if column not in table.column_names:

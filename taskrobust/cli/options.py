@@ -107,7 +107,7 @@ class Options:
         try:
             return dict(self.parser.instantiate(config))
         except Exception as error:  # whatever the constructor of a class raises
-            made = [name.removesuffix(".class_path") for name in config if name.endswith(".class_path")]
+            made = [name.removesuffix(".class_path") for name, _ in config.items() if name.endswith(".class_path")]
             reasons = re.findall(r"^  - (.*)", str(error), re.MULTILINE)  # of each member of a union
             if reasons:
                 reason = next(each for each in reasons if "NoneType" not in each)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from taskrobust._io.damage import damage_named
 from taskrobust._io.settings import differences
 from taskrobust.training.results import COST, RESULTS, Result, StepCost, read_cost, read_results
 from taskrobust.training.run_folder import may_change
@@ -230,14 +231,41 @@ def differing_settings(folders: Sequence[Path]) -> list[str]:
 def _read_lines(metrics: Path) -> list[Line]:
     """All complete lines; the last line of a run that is running or was interrupted may be incomplete."""
     lines = []
-    for number, text in enumerate(metrics.read_text().splitlines(keepends=True), start=1):
-        if not text.endswith("\n"):
+    with damage_named(metrics, "lines of a run"):
+        text = metrics.read_text()
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
             break
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Expected JSON in line {number} of {metrics}, got {text[:40]!r}.") from error
+        with damage_named(metrics, f"the metrics of a run in line {number}"):
+            lines.append(_checked(json.loads(line)))
     return lines
+
+
+_NUMBERS: Final = {
+    "train": ("step", "samples", "samples_per_second"),
+    "held_out": ("step", "mean", "worst"),
+}
+_NUMBERS_BY_NAME: Final = {"train": ("risks", "weights"), "held_out": ("risks",)}
+
+
+def _checked(line: Any) -> Line:
+    """The line, if it has what tables and plots are made of."""
+    if not isinstance(line, dict) or not isinstance(line.get("split"), str):
+        raise ValueError("there is no split")
+    for name in _NUMBERS.get(line["split"], ()):
+        if not _is_number(line.get(name)):
+            raise ValueError(f"{name} is {line.get(name)!r}")
+    for name in (*_NUMBERS_BY_NAME.get(line["split"], ()), *({"scores"} & line.keys())):
+        values = line.get(name)
+        if not isinstance(values, dict) or not all(value is None or _is_number(value) for value in values.values()):
+            raise ValueError(f"{name} is {values!r}")
+    if line["split"] == "train" and not (line["step"] > 0 and line["samples_per_second"] > 0):
+        raise ValueError(f"step and samples_per_second are {line['step']} and {line['samples_per_second']}")
+    return line
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _mean_line(lines: Sequence[Line], keys: Sequence[str]) -> Line:
@@ -278,15 +306,20 @@ def _check_same(label: str, folders: Sequence[Path]) -> None:
 def _setting(config: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.partition(".")
     value = config.get(section)
-    return value.get(name) if name and value is not None else value
+    return value.get(name) if name and isinstance(value, Mapping) else value
 
 
 def _fine_tuning_settings(folder: Path) -> dict[str, Any]:
     settings = {name: value for name, value in _read_config(folder).items() if name not in _OF_ONE_RUN}
-    settings["loop"] = {name: value for name, value in settings.get("loop", {}).items() if name != "seed"}
+    loop = settings.get("loop", {})
+    if isinstance(loop, Mapping):
+        settings["loop"] = {name: value for name, value in loop.items() if name != "seed"}
     return settings
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text())
-    return config
+    with damage_named(folder / CONFIG, "the settings of a run"):
+        config = yaml.safe_load((folder / CONFIG).read_text())
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds {type(config).__name__}")
+        return config

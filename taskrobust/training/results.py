@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from taskrobust._io.atomic import write_atomically
+from taskrobust._io.damage import damage_named
 
 RESULTS: Final = "results.json"
 COST: Final = "cost.json"
@@ -78,7 +79,10 @@ def read_results(folder: Path) -> list[Result]:
         ValueError: If the file is not JSON, or a result has other fields.
     """
     path = folder / RESULTS
-    return [_record(Result, row, f"result {number} of {path}") for number, row in enumerate(_read(path))]
+    rows = _read(path)
+    if not isinstance(rows, list):
+        raise ValueError(f"Expected a list of results in {path}, got {type(rows).__name__}.")
+    return [_record(Result, row, f"result {number} of {path}") for number, row in enumerate(rows)]
 
 
 def write_cost(folder: Path, cost: StepCost) -> None:
@@ -100,10 +104,8 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _read(path: Path) -> Any:
-    try:
+    with damage_named(path, "JSON"):
         return _printable(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Expected {path} to be JSON, got an error: {error}.") from error
 
 
 def _printable(value: Any) -> Any:
@@ -115,8 +117,23 @@ def _printable(value: Any) -> Any:
     return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
-def _record(kind: type[_T], row: dict[str, Any], where: str) -> _T:
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if set(row) != names:
-        raise ValueError(f"Expected the fields {sorted(names)} in {where}, got {sorted(row)}.")
+def _record(kind: type[_T], row: Any, where: str) -> _T:
+    types = get_type_hints(kind)
+    if not isinstance(row, dict) or set(row) != set(types):
+        got = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise ValueError(f"Expected the fields {sorted(types)} in {where}, got {got}.")
+    for name, value in row.items():
+        if not _is_of(value, types[name]):
+            raise ValueError(f"Expected another {name} in {where}, got {value!r}.")
     return kind(**row)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON has the type of a field."""
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is_of(item, get_args(kind)[1]) for item in value.values())
+    if get_origin(kind) is Literal:
+        return value in get_args(kind) if isinstance(value, str) else False
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -30,7 +30,7 @@ def test_a_folder_is_complete_with_all_of_its_shards(tmp_path: Path) -> None:
         ("{", "things.json is damaged"),
         ("[]", "Expected things of format 3, got list in .*things.json. Make things again in a new folder"),
         ('{"format": 2}', "Expected things of format 3, got 2 in"),
-        ('{"format": 3, "complete": false}', "got an unfinished folder"),
+        ('{"format": 3, "complete": false, "options": {}}', "got an unfinished folder"),
     ],
 )
 def test_what_is_not_there_damaged_or_of_another_format_is_an_error(

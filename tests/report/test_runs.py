@@ -82,8 +82,8 @@ def test_runs_of_two_weightings_under_one_label_are_an_error(write_pretraining: 
 
 def test_a_broken_line_is_named(write_pretraining: Write) -> None:
     folder = write_pretraining("a", {"rgb": 1.0, "depth": 2.0})
-    (folder / "metrics.jsonl").write_text('{"step": 1, "split": "train"}\n{oops\n')
-    with pytest.raises(ValueError, match=r"Expected JSON in line 2 of .*metrics\.jsonl, got '\{oops"):
+    (folder / "metrics.jsonl").write_text('{"step": 1, "split": "test"}\n{oops\n')
+    with pytest.raises(ValueError, match=r"Expected the metrics of a run in line 2 in .*metrics\.jsonl: Expecting"):
         find_source("x", [folder])
 
 

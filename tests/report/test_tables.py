@@ -12,9 +12,10 @@ from taskrobust.reproduce.pair import conclude
 def write_run(folder: Path, risks: dict[str, float]) -> Path:
     worst = max(risks, key=lambda task: risks[task])
     mean = sum(risks.values()) / len(risks)
+    train = {"split": "train", "samples": 8, "samples_per_second": 1.0}
     lines = [
-        {"step": 1, "split": "train", "risks": dict.fromkeys(risks, 3.0) | {"verb": None}, "weights": risks},
-        {"step": 2, "split": "train", "risks": risks, "weights": risks},
+        {**train, "step": 1, "risks": dict.fromkeys(risks, 3.0) | {"verb": None}, "weights": risks},
+        {**train, "step": 2, "risks": risks, "weights": risks},
         {
             "step": 1,
             "split": "held_out",
@@ -62,6 +63,6 @@ def test_folder_without_metrics_is_named(tmp_path: Path) -> None:
 
 
 def test_run_without_evaluation_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train"}\n')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "test"}\n')
     with pytest.raises(ValueError, match="evaluated at least once"):
         read_run(tmp_path, "x")

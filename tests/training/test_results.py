@@ -36,7 +36,7 @@ def test_other_fields_are_an_error_that_names_file_and_row(tmp_path: Path) -> No
 
 def test_torn_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / RESULTS).write_text("[{")
-    with pytest.raises(ValueError, match=r"^Expected .*results.json to be JSON, got an error: "):
+    with pytest.raises(ValueError, match=r"^Expected JSON in .*results.json: "):
         read_results(tmp_path)
 
 

@@ -13,6 +13,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from taskrobust._io.damage import damage_named
+
 _JSON_LINES: Final = (".jsonl", ".ndjson")
 _PARQUET: Final = (".parquet",)
 _TEXT: Final = (".txt", ".text", ".md")
@@ -121,16 +123,20 @@ def _read_json_lines(file: Path, column: str) -> Iterator[str]:
 
 
 def _read_parquet(file: Path, column: str) -> Iterator[str]:
-    try:
+    with damage_named(file, "a parquet file with text, perhaps truncated,"):
         parquet = pq.ParquetFile(file)
         _check_column(column, parquet.schema_arrow.names, str(file))
         kind = parquet.schema_arrow.field(column).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise ValueError(f"Expected text in column {column!r} of {file}, got {kind}.")
-        for batch in parquet.iter_batches(columns=[column], batch_size=1024):
-            yield from batch.column(0).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"Expected a parquet file, {file} cannot be read (is it truncated?): {error}") from error
+    batches = parquet.iter_batches(columns=[column], batch_size=1024)
+    while True:
+        with damage_named(file, "a parquet file with text, perhaps truncated,"):
+            batch = next(batches, None)
+            texts = [] if batch is None else batch.column(0).to_pylist()
+        if batch is None:
+            return
+        yield from texts
 
 
 def _read_hub(source: str, column: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from taskrobust._io.atomic import checksum, replacing
+from taskrobust._io.damage import damage_named
 from taskrobust._io.manifest import Manifest
 from taskrobust.nlp.corpus.pairs import Pair
 from taskrobust.nlp.tagging.tagset import CLASSES, OUTSIDE
@@ -168,6 +169,13 @@ class Corpus(Dataset[dict[str, Any]]):
     def __init__(self, folder: str | Path, verify: bool = True):
         self.folder = Path(folder)
         manifest = MANIFEST.read_complete(self.folder)
+        with damage_named(self.folder / MANIFEST.file, "the manifest of a corpus"):
+            self._open(manifest, verify)
+
+    def _open(self, manifest: dict[str, Any], verify: bool) -> None:
+        sizes = [manifest["sequence_length"], manifest["vocab_size"], *manifest["special_tokens"].values()]
+        if not all(type(size) is int and 0 <= size < 2**31 for size in sizes):
+            raise ValueError(f"sizes and special tokens are {sizes}")
         self.sequence_length: int = manifest["sequence_length"]
         self.vocab_size: int = manifest["vocab_size"]
         self.pieces_by_class = np.array(manifest["pieces_by_class"])

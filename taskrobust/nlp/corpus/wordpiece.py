@@ -95,6 +95,8 @@ def load_wordpiece(source: str | Path) -> Any:
         raise ValueError(
             f"Expected a vocab.txt, a folder with a tokenizer or a name on the hub, got {str(source)!r}: {error}"
         ) from error
+    except Exception as error:  # transformers and tokenizers raise errors of many kinds on damaged files
+        raise ValueError(f"Expected the files of a tokenizer in {source}, which are damaged: {error}") from error
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:

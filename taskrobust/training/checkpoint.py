@@ -20,6 +20,7 @@ from taskrobust.training.evaluation import Evaluation
 
 _MANIFEST = "manifest.json"
 _PARTS = "state.pt"
+_CHOSEN = "resumed-from"
 _FORMAT = 3
 
 
@@ -105,7 +106,8 @@ class Checkpoints:
         """Load a checkpoint. Called by all ranks.
 
         Args:
-            step: Its step. Later checkpoints are deleted. None loads the newest intact one.
+            step: Its step. Later checkpoints are deleted. None loads the newest intact one, as does a step that was
+                chosen before, so that a command which resumes by itself does not go back again and again.
 
         Returns:
             Its step, or None if there are no checkpoints.
@@ -114,9 +116,12 @@ class Checkpoints:
             CheckpointError: If there are checkpoints and none is intact, or not the one of ``step``.
         """
         # One rank decides for all, which may not see the same folder.
-        found = [self._newest_intact(step)] if self.accelerator.is_main_process else [None]
-        chosen, there = step, self.steps()
-        step, ranks, damages = broadcast_object_list(found)[0]
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            chosen = None if step is None or self._chosen_before() == step else step
+            found = [(chosen, *self._newest_intact(chosen))]
+        there = self.steps()
+        chosen, step, ranks, damages = broadcast_object_list(found)[0]
         if chosen is not None and step is None:
             reason = f" {damages[0]}" if damages else ""
             raise CheckpointError(
@@ -133,7 +138,15 @@ class Checkpoints:
             if chosen is not None and self.accelerator.is_main_process:
                 for later in (other for other in self.steps() if other > chosen):
                     shutil.rmtree(self._path(later), ignore_errors=True)
+                (self.folder / _CHOSEN).write_text(str(chosen))
+                self.accelerator.print(f"Later checkpoints and metrics than those of step {chosen} are deleted.")
         return step
+
+    def _chosen_before(self) -> int | None:
+        """The step that was chosen last, which is not chosen twice."""
+        file = self.folder / _CHOSEN
+        text = file.read_text() if file.exists() else ""
+        return int(text) if text.isdigit() else None
 
     def _load(self, path: Path, same_ranks: bool) -> None:
         try:

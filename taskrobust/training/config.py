@@ -114,8 +114,8 @@ class RunConfig:
         on_nonfinite: What to do if a loss is NaN or infinite: ``raise`` ends the run with an error that names the task,
             ``skip`` skips the step.
         resume: ``auto`` resumes an earlier run in the folder. ``never`` requires an empty folder.
-        resume_from: Step of the checkpoint to resume from, once: later checkpoints and metrics are deleted. None
-            resumes from the newest one.
+        resume_from: Step of the checkpoint to resume from; later checkpoints and metrics are deleted. The same command
+            given again resumes from the newest one, as None does.
         trackers: Experiment trackers in addition to metrics.jsonl. Weights & Biases, MLflow and trackio must be
             installed, and log to files in the run folder unless their environment variables say otherwise.
         callbacks: Callbacks of the trainer, such as my_module.MyCallback.

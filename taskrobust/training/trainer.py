@@ -186,8 +186,7 @@ class Trainer:
             raise CheckpointError(f"Expected a checkpoint of step {chosen} in {self.checkpoints.folder}, got none.")
         if self._checkpointed is not None:
             self._check_samples()
-            later = ". What was later is deleted" if chosen is not None else ""
-            self.say(f"Resuming from step {self.progress.step} of {self.folder.path}{later}.")
+            self.say(f"Resuming from step {self.progress.step} of {self.folder.path}.")
         self.metrics.start(self.progress.step, self.progress.samples)
         self._call("on_start")
         self.model.train()
@@ -394,7 +393,10 @@ class Trainer:
         step = self.progress.step
         if self.accelerator.num_processes > 1 or step == 0 or step == self._checkpointed:
             return
-        self._checkpoint_if_possible()
+        try:
+            self._checkpoint_if_possible()
+        except Exception:  # the state is not one to keep; the error to show is that of the data
+            return
         if self._checkpointed == step:
             self.say(f"The data of step {step + 1} cannot be read. The same command resumes from step {step}.")
 

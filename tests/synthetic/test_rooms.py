@@ -1,6 +1,8 @@
 import errno
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,10 +239,24 @@ def test_a_full_disk_is_an_error_and_the_next_call_starts_afresh(
         patched.setattr(os, "posix_fallocate", full)
         with pytest.raises(OSError, match=rf"No space left on device: '{folder / RECORDS}'"):
             generate_scenes(folder, "train", 2, size=16)
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["scenes.json"]  # not complete
     generate_scenes(folder, "train", 2, size=16)
     assert (folder / RECORDS).stat().st_blocks * 512 >= (folder / RECORDS).stat().st_size
     assert len(Scenes(MODALITIES, CenterCrop(16), folder=folder)) == 2
+
+
+def test_rooms_that_were_killed_before_their_records_had_a_place_are_generated(tmp_path: Path) -> None:
+    generate_scenes(tmp_path / "whole", "train", 2, size=16)
+    folder = tmp_path / "killed"
+    shutil.copytree(tmp_path / "whole", folder)
+    manifest = json.loads((folder / "scenes.json").read_text())
+    (folder / "scenes.json").write_text(json.dumps({**manifest, "complete": False}))
+    (folder / RECORDS).rename(folder / f".{RECORDS}.unfinished")
+
+    generate_scenes(folder, "train", 2, size=16)
+
+    assert sorted(path.name for path in folder.iterdir()) == [RECORDS, "scenes.json"]
+    assert (folder / RECORDS).read_bytes() == (tmp_path / "whole" / RECORDS).read_bytes()
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -89,12 +89,18 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
     assert names(killed) == ["step-00000015", "step-00000020"]
 
 
-def test_run_resumes_from_a_chosen_step_and_deletes_what_was_later(toy: Toy, killed: Path, reference: Path) -> None:
+def test_run_resumes_from_a_chosen_step_once_and_deletes_what_was_later(
+    toy: Toy, killed: Path, reference: Path
+) -> None:
     outcome = toy(killed, resume_from=10, signal="SIGTERM:12", **SETTINGS)
-    assert outcome.output.splitlines()[0] == f"Resuming from step 10 of {killed}. What was later is deleted."
-    assert names(killed) == ["step-00000010", "step-00000012"]
+    assert outcome.output.splitlines()[:2] == [
+        "Later checkpoints and metrics than those of step 10 are deleted.",
+        f"Resuming from step 10 of {killed}.",
+    ]
+    assert names(killed) == ["resumed-from", "step-00000010", "step-00000012"]
     assert max(line["step"] for line in lines(killed)) <= 12
-    assert toy(killed, **SETTINGS).codes == [0]
+    outcome = toy(killed, resume_from=10, **SETTINGS)  # as when a job is queued again
+    assert outcome.output.splitlines()[0] == f"Resuming from step 12 of {killed}."
     assert_same_run(killed, reference)
 
 

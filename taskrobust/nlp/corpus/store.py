@@ -176,6 +176,8 @@ class Corpus(Dataset[dict[str, Any]]):
         sizes = [manifest["sequence_length"], manifest["vocab_size"], *manifest["special_tokens"].values()]
         if not all(type(size) is int and 0 <= size < 2**31 for size in sizes):
             raise ValueError(f"sizes and special tokens are {sizes}")
+        if not manifest["shards"]:
+            raise ValueError("there are no shards")
         self.sequence_length: int = manifest["sequence_length"]
         self.vocab_size: int = manifest["vocab_size"]
         self.pieces_by_class = np.array(manifest["pieces_by_class"])

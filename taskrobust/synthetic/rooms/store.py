@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from taskrobust._io.atomic import remove_leftovers, replacing
 from taskrobust._io.locks import locked, made_by_one
 from taskrobust._io.manifest import Manifest
 from taskrobust._io.paths import expand_variables
@@ -107,6 +108,8 @@ def generate_scenes(
         "pseudo_labels": pseudo_labels,
         "seed": seed,
     }
+    if MANIFEST.is_started(folder, wanted) and MANIFEST.is_complete(folder):
+        return
     with locked(folder):
         _start(folder, wanted)
         if not MANIFEST.is_complete(folder):
@@ -124,8 +127,8 @@ def _generate(folder: Path, wanted: dict[str, Any], num_proc: int) -> None:
             note.write(f"{chunk.start}\n")
             note.flush()
             progress.advance(task, len(chunk))
-    MANIFEST.write(folder, wanted, complete=True, labels=LABELS, classes=OBJECTS, rooms=ROOMS)
     (folder / _FINISHED).unlink()
+    MANIFEST.write(folder, wanted, complete=True, labels=LABELS, classes=OBJECTS, rooms=ROOMS)
 
 
 def record_type(size: int) -> np.dtype[Any]:
@@ -143,23 +146,24 @@ def record_type(size: int) -> np.dtype[Any]:
 
 def _start(folder: Path, wanted: dict[str, Any]) -> None:
     """Make room for the records, or check that those which are there are the ones that are wanted."""
-    if MANIFEST.is_started(folder, wanted):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _FINISHED).unlink(missing_ok=True)
-    _reserve(folder / RECORDS, wanted["size"], wanted["images"])
-    MANIFEST.write(folder, wanted, complete=False)
+    if not MANIFEST.is_started(folder, wanted):
+        folder.mkdir(parents=True, exist_ok=True)
+        MANIFEST.write(folder, wanted, complete=False)
+    remove_leftovers(folder)
+    if not (folder / RECORDS).exists():
+        (folder / _FINISHED).unlink(missing_ok=True)
+        _reserve(folder / RECORDS, wanted["size"], wanted["images"])
 
 
 def _reserve(path: Path, size: int, images: int) -> None:
     """Make a file of empty records that has its place on the disk: a full one kills who writes to a mapped file."""
     try:
-        np.lib.format.open_memmap(path, "w+", record_type(size), (images,)).flush()
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        with replacing(path) as unfinished:
+            np.lib.format.open_memmap(unfinished, "w+", record_type(size), (images,)).flush()
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                with unfinished.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
     except OSError as error:
-        path.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

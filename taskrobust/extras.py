@@ -5,7 +5,17 @@ from importlib.util import find_spec
 _TRAIN = ("jsonargparse", "yaml", "rich", "accelerate", "tensorboard", "PIL")
 EXTRAS = {
     "train": _TRAIN,
-    "nlp": ("transformers", "tokenizers", "datasets", "pyarrow", "nltk", "sklearn", "scipy", *_TRAIN),
+    "nlp": (
+        "transformers",
+        "tokenizers",
+        "huggingface_hub",
+        "datasets",
+        "pyarrow",
+        "nltk",
+        "sklearn",
+        "scipy",
+        *_TRAIN,
+    ),
     "vision": (
         "torchvision",
         "timm",

@@ -11,6 +11,7 @@ from taskrobust.loss import MultiTaskLoss
 from taskrobust.nlp.corpus.build import GRAMMAR, CorpusConfig, prepare
 from taskrobust.nlp.corpus.store import TOKENIZER, Corpus
 from taskrobust.nlp.corpus.wordpiece import load_wordpiece
+from taskrobust.nlp.hub import check_on_hub
 from taskrobust.nlp.masking import Masking
 from taskrobust.nlp.tagging.tagset import CLASSES
 from taskrobust.risk import RiskEstimator
@@ -91,6 +92,9 @@ def pretrain_bert(
     """
     settings = resolved or recorded(locals())
     check_reference_model(risk, reference_model)
+    for model in (init_from, reference_model):
+        if model is not None:
+            check_on_hub(model)
     prepare(corpus)
 
     # These take seconds to import, which --help and errors in options do not need.

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from taskrobust.nlp.hub import check_on_hub
 from taskrobust.outputs import Outputs, TaskLosses
 
 
@@ -102,6 +103,7 @@ def load_tokenizer(source: str) -> Any:
     Raises:
         ValueError: If there is no tokenizer.
     """
+    check_on_hub(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:

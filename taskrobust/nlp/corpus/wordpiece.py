@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from taskrobust.nlp.hub import check_on_hub
+
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.txt")
 SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LARGEST_VOCABULARY: Final = 65_535  # the corpus stores ids as uint16
@@ -96,6 +98,8 @@ def load_wordpiece(source: str | Path) -> Any:
             f"Expected a vocab.txt, a folder with a tokenizer or a name on the hub, got {str(source)!r}: {error}"
         ) from error
     except Exception as error:  # transformers and tokenizers raise errors of many kinds on damaged files
+        if type(error) is ValueError and str(source) in str(error):
+            raise
         raise ValueError(f"Expected the files of a tokenizer in {source}, which are damaged: {error}") from error
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
@@ -103,6 +107,8 @@ def load_wordpiece(source: str | Path) -> Any:
         raise ValueError(
             f"Expected a vocabulary with {' '.join(SPECIAL_TOKENS)}, got {source} without {' '.join(missing)}."
         )
+    if len(vocabulary) == len(SPECIAL_TOKENS):  # transformers makes one up where it finds no files
+        raise ValueError(f"Expected a vocabulary with words, got {source} with special tokens only.")
     if len(tokenizer) > LARGEST_VOCABULARY:
         raise ValueError(
             f"Expected a vocabulary of at most {LARGEST_VOCABULARY} pieces (ids are stored as uint16), "
@@ -118,4 +124,5 @@ def _read(source: str) -> Any:
         return BertTokenizer(vocab=source)
     if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_FILES):
         raise FileNotFoundError(f"the folder holds neither {' nor '.join(_TOKENIZER_FILES)}.")
+    check_on_hub(source)
     return BertTokenizer.from_pretrained(source)

@@ -4,7 +4,7 @@ Half of the kills are aimed at file events (the n-th open for writing, rename, d
 half come after a random time. After each, the same command runs to its end, sometimes after a second kill. Rows:
 
     training        the toy recipe of the tests: its lines of metrics.jsonl, and its model
-    training, fp    the same with dropout, a weighting with parameters, smoothed risks and a loader's worker
+    with state      the same with dropout, a weighting with parameters, smoothed risks and a loader's worker
     annotation      a generated corpus of two shards: all its files
     scenes          generated rooms: all their files
 
@@ -97,7 +97,7 @@ def files(folder: Path) -> Any:
 
 ROWS = [
     Row("training", train, curve_and_model),
-    Row("training, fp", train_with_state, curve_and_model),
+    Row("with state", train_with_state, curve_and_model),
     Row("annotation", annotate, files),
     Row("scenes", generate, files),
 ]

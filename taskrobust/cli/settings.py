@@ -96,6 +96,10 @@ class Settings:
             if group is not None and not (value is None and NoneType in members(kind)):
                 raise UsageError(f"Expected the settings of {name} by name, got {value!r}{_within(file)}.")
             return value
+        if not is_class and inspect.isclass(kind) and isinstance(value.get("class_path"), str):
+            if file is not None and is_stored(file):  # a class of another package, which the parser checks
+                check_import(value["class_path"].rpartition(".")[0], str(file))
+            return value
         if not is_class or "class_path" not in value:
             return self._inside(name, value, file)
         strange = [key for key in value if key not in ("class_path", "init_args")]

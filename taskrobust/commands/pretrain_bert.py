@@ -74,7 +74,7 @@ def pretrain_bert(
         output: The run folder.
         weighting: The weighting of the nine classes. Uniform averages them (equation 4 of the paper), Proportional is
             BERT's masked language modeling loss.
-        risk: Smoothing and normalization of the classes' risks, their mean losses.
+        risk: Smoothing and unit of the classes' risks, their mean losses, and the reference of excess risks.
         tasks: The risks of the nine classes. ``raw``: cross-entropies of the words, as in the paper. ``within_class``:
             cross-entropies of the words given their class, which weights cannot lower by making a class more probable
             everywhere. The risk of the class itself is then a task of fixed weight.

@@ -110,7 +110,7 @@ def pretrain_mae(
         modalities: The maps to read and predict, by name. Each is a task.
         scenes: Rooms to generate first, if they do not exist.
         weighting: The weighting of the tasks. Uniform averages them.
-        risk: Smoothing and normalization of the tasks' risks, their mean losses.
+        risk: Smoothing and unit of the tasks' risks, their mean losses, and the reference of excess risks.
         mae: The size of the model.
         crop: The random crops.
         init_from: A model to start from, of the same modalities and sizes: a run folder, a model's folder or a name on

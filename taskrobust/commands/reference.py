@@ -7,7 +7,7 @@ from taskrobust._io.tables import markdown_table
 from taskrobust.report.runs import read_run
 
 
-def reference(runs: list[Path], output: Path = Path("reference.json")) -> dict[str, float]:
+def reference(runs: list[str], output: Path = Path("reference.json")) -> dict[str, float]:
     """Collect the held-out risks of finished runs as a reference for excess risks.
 
     The reference of each task is the smallest risk that a run ends with. Use one run per task that was trained on that
@@ -27,10 +27,10 @@ def reference(runs: list[Path], output: Path = Path("reference.json")) -> dict[s
     risks: dict[str, float] = {}
     sources: dict[str, str] = {}
     for run in runs:
-        last: dict[str, Any] = read_run(run, run.name).held_out[-1]
+        last: dict[str, Any] = read_run(Path(run), run).held_out[-1]
         for task, risk in last["risks"].items():
             if risk is not None and risk < risks.get(task, float("inf")):
-                risks[task], sources[task] = risk, str(run)
+                risks[task], sources[task] = risk, run
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, json.dumps({"risks": risks, "runs": sources}, indent=1) + "\n")
     print(

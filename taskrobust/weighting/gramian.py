@@ -133,4 +133,4 @@ class Gramian(Weighting):
 
     def extra_repr(self) -> str:
         """The function and the number of steps."""
-        return f"inner={self.inner!r}, every={self.every}"
+        return f"inner={type(self.inner).__name__}, every={self.every}"

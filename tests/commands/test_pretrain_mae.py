@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -418,6 +419,17 @@ def test_excess_risks_over_a_fixed_reference_and_over_a_frozen_model(
     assert all(
         line["excess"].keys() == excess.keys() for line in metrics(tmp_path / "model") if line["split"] == "train"
     )
+
+
+def test_a_weighting_of_torchjd_can_be_named_and_resumes(settings: dict[str, Any], tmp_path: Path) -> None:
+    inner = {"class_path": "torchjd.aggregation.GradVacWeighting"}
+    settings = settings | {"weighting": {"class_path": "Gramian", "init_args": {"inner": inner, "every": 2}}}
+    run("pretrain-mae", settings | {"output": str(tmp_path / "whole")})
+    run("pretrain-mae", settings | {"output": str(tmp_path / "resumed")})
+    for later in (tmp_path / "resumed" / "checkpoints").glob("step-00000008"):
+        shutil.rmtree(later)
+    run("pretrain-mae", settings | {"output": str(tmp_path / "resumed")})
+    assert metrics(tmp_path / "resumed") == metrics(tmp_path / "whole")
 
 
 def test_a_reference_model_and_its_reference_need_each_other(settings: dict[str, Any], tmp_path: Path) -> None:

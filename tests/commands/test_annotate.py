@@ -129,7 +129,7 @@ def test_a_source_without_two_documents_is_an_error_that_writes_nothing(
         ({"documents_per_shard": 1}, "Expected documents_per_shard of at least 2.*got 1"),
         ({"num_proc": 0}, "Expected num_proc of at least 1, got 0"),
         ({"vocab_size": 3}, "Expected a vocab_size between 6 and 65535.*got 3"),
-        ({"tokenizer": "missing/vocab.txt/none"}, "Expected a vocab.txt, a folder with a tokenizer or a name"),
+        ({"tokenizer": "missing/vocab.txt/none"}, "Expected a folder or a name on the Hugging Face Hub, got "),
     ],
 )
 @pytest.mark.usefixtures("nltk_data")

@@ -1,17 +1,19 @@
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 
 from taskrobust._io.paths import find_config
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1
 from taskrobust.reproduce.pair import conclude, train_pair
 from taskrobust.training.config import DeviceConfig
 
 
 def demo_vision(
     output: Path = Path("runs/demo-vision"),
-    seed: int = 0,
-    steps: int | None = None,
+    seed: Annotated[int, AT_LEAST_0] = 0,
+    steps: Annotated[int | None, AT_LEAST_1] = None,
     device: DeviceConfig = DeviceConfig(),  # noqa: B008
 ) -> None:
     """Pre-train two small MM-MAEs on generated rooms, one with average and one with minimax weights, and compare them.

@@ -61,7 +61,7 @@ def finetune_vision(
     rooms: RoomsConfig | None = None,
     inputs: list[str] = ["rgb"],  # noqa: B006  # read only
     encoder: EncoderShape = EncoderShape(),  # noqa: B008
-    size: int | None = None,
+    size: Annotated[int | None, AT_LEAST_1] = None,
     augmentation: Augmentation = Crops(),  # noqa: B008
     drop_path: Annotated[float, PROBABILITY] = 0.0,
     pictures: Annotated[int, MAY_CHANGE, AT_LEAST_0] = 6,

@@ -1,10 +1,11 @@
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from PIL import Image
 from rich.console import Console
 
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1
 from taskrobust.vision.data import MaeCollate
 from taskrobust.vision.data.base import DAMAGED, Sample, open_image
 from taskrobust.vision.mae.masking import TokenBudget
@@ -19,8 +20,8 @@ def predict(
     model: Path,
     image: list[Path],
     output: Path = Path("predictions"),
-    visible: int | None = None,
-    seed: int = 0,
+    visible: Annotated[int | None, AT_LEAST_1] = None,
+    seed: Annotated[int, AT_LEAST_0] = 0,
 ) -> None:
     """Predict all maps of color images with a pre-trained Multi-Modal Mask MAE.
 

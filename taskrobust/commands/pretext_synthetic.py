@@ -1,8 +1,10 @@
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 from rich.progress import track
 
+from taskrobust._io.settings import AT_LEAST_1
 from taskrobust._io.tables import markdown_table
 from taskrobust.report.render import show_table
 from taskrobust.studies.pretext.plots import plot_synthetic
@@ -17,7 +19,7 @@ _COLUMNS = {
 }
 
 
-def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: int = 3) -> None:
+def pretext_synthetic(output: Path = Path("runs/pretext/synthetic"), seeds: Annotated[int, AT_LEAST_1] = 3) -> None:
     """Measure processors on synthetic data for varying extra samples n0, penalty λ, features d_f and width.
 
     Each row contains the squared error of y with a processor, for infinitely many downstream labels and for 40, and

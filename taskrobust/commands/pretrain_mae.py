@@ -92,7 +92,7 @@ def pretrain_mae(
     crop: CropConfig = CropConfig(),  # noqa: B008
     init_from: str | None = None,
     reference_model: str | None = None,
-    held_out_samples: int | None = None,
+    held_out_samples: Annotated[int | None, AT_LEAST_1] = None,
     pictures: Annotated[int, MAY_CHANGE, AT_LEAST_0] = 6,
     run: RunConfig = RunConfig(),  # noqa: B008
     resolved: dict[str, Any] | None = None,

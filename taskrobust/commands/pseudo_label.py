@@ -4,11 +4,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
 
 from taskrobust._io.atomic import write_atomically
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1
 from taskrobust.vision.data.base import OnError
 from taskrobust.vision.modalities import Rgb
 from taskrobust.vision.pseudo_labels.labelers import DepthKind, DepthLabeler, Labeler, Precision, SemSegLabeler
@@ -24,8 +25,8 @@ def pseudo_label(
     depth_model: str | None = "Intel/dpt-hybrid-midas",
     semseg_model: str | None = "facebook/mask2former-swin-base-coco-panoptic",
     depth_kind: Literal["auto", "metric", "relative", "inverse"] = "auto",
-    batch_size: int = 8,
-    workers: int = 2,
+    batch_size: Annotated[int, AT_LEAST_1] = 8,
+    workers: Annotated[int, AT_LEAST_0] = 2,
     device: Literal["auto", "cpu"] = "auto",
     precision: Precision = "fp32",
     on_error: OnError = "raise",

@@ -1,5 +1,7 @@
 from pathlib import Path
+from typing import Annotated
 
+from taskrobust._io.settings import AT_LEAST_1
 from taskrobust.reproduce.mae import RECIPES, WEIGHTINGS, figure, fine_tunings
 from taskrobust.reproduce.plan import Plan
 from taskrobust.reproduce.running import carry_out
@@ -10,8 +12,8 @@ def reproduce_figure3(
     scale: Scale = "demo",
     output: Path | None = None,
     weightings: list[str] | None = None,
-    jobs: int | None = None,
-    processes: int = 1,
+    jobs: Annotated[int | None, AT_LEAST_1] = None,
+    processes: Annotated[int, AT_LEAST_1] = 1,
     dry_run: bool = False,
 ) -> None:
     """Reproduce Figure 3: draw segmentations after pre-training with several weightings, side by side.

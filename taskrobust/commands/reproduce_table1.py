@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from taskrobust._io.settings import AT_LEAST_1
 from taskrobust.reproduce.plan import Part, Plan
 from taskrobust.reproduce.running import carry_out
 from taskrobust.reproduce.scales import MISSING, Scale, Step, longest_chains_first, pretraining, seed_folders
@@ -39,8 +41,8 @@ def reproduce_table1(
     output: Path | None = None,
     weightings: list[str] | None = None,
     seeds: list[int] | None = None,
-    jobs: int | None = None,
-    processes: int = 1,
+    jobs: Annotated[int | None, AT_LEAST_1] = None,
+    processes: Annotated[int, AT_LEAST_1] = 1,
     dry_run: bool = False,
 ) -> None:
     """Reproduce Table 1: pre-train PoS-BERT with several weightings, fine-tune on GLUE, and compare.

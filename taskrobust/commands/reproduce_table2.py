@@ -1,5 +1,7 @@
 from pathlib import Path
+from typing import Annotated
 
+from taskrobust._io.settings import AT_LEAST_1
 from taskrobust.commands.step_cost import STRATEGIES
 from taskrobust.reproduce.mae import RECIPES, WEIGHTINGS, Recipe, figure, fine_tunings
 from taskrobust.reproduce.plan import Part, Plan
@@ -12,8 +14,8 @@ def reproduce_table2(
     output: Path | None = None,
     weightings: list[str] | None = None,
     seeds: list[int] | None = None,
-    jobs: int | None = None,
-    processes: int = 1,
+    jobs: Annotated[int | None, AT_LEAST_1] = None,
+    processes: Annotated[int, AT_LEAST_1] = 1,
     dry_run: bool = False,
 ) -> None:
     """Reproduce Table 2: pre-train MM-MAE with several weightings, fine-tune on three tasks, and compare.

@@ -5,13 +5,14 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from taskrobust._io.atomic import remove_leftovers, replacing
+from taskrobust._io.settings import AT_LEAST_1
 from taskrobust.vision.data.listing import Listing, Missing
 from taskrobust.vision.data.shards import CHECKSUMS, KEY, LABEL, MANIFEST, identity
 
@@ -23,9 +24,9 @@ def shards(
     source: Path,
     output: Path,
     *,
-    samples_per_shard: int = 1000,
+    samples_per_shard: Annotated[int, AT_LEAST_1] = 1000,
     missing: Missing = "error",
-    threads: int = 4,
+    threads: Annotated[int, AT_LEAST_1] = 4,
 ) -> None:
     """Packs folders of images and their maps into Arrow files, which are faster to read and move than many small files.
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
+from taskrobust._io.settings import AT_LEAST_1
 from taskrobust._io.tables import markdown_table
 from taskrobust.commands.pretrain_mae import MaeShape
 from taskrobust.loss import MultiTaskLoss
@@ -38,8 +40,8 @@ def step_cost(
     *,
     weightings: list[str] | None = None,
     mae: MaeShape = MaeShape(),  # noqa: B008  # read only
-    batch_size: int = 8,
-    steps: int = 10,
+    batch_size: Annotated[int, AT_LEAST_1] = 8,
+    steps: Annotated[int, AT_LEAST_1] = 10,
     device: DeviceConfig = DeviceConfig(),  # noqa: B008
 ) -> None:
     """Measure the floating-point operations and the time of an MM-MAE pre-training step with each weighting.

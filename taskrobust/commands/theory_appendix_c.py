@@ -1,6 +1,8 @@
 import math
 from pathlib import Path
+from typing import Annotated
 
+from taskrobust._io.settings import AT_LEAST_0
 from taskrobust._io.tables import markdown_table
 from taskrobust.report.render import show_table
 from taskrobust.studies.results import print_paths, save
@@ -8,7 +10,7 @@ from taskrobust.studies.theory.appendix_c import OutlierExample
 from taskrobust.studies.theory.plots import plot_outlier
 
 
-def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: float = 1.0) -> None:
+def theory_appendix_c(output: Path = Path("runs/theory/appendix-c"), alpha: Annotated[float, AT_LEAST_0] = 1.0) -> None:
     """Compare average and minimax on the corrected example of appendix C and print the paper's values next to them.
 
     Writes appendix-c.md, appendix-c.json and appendix-c.png. Takes seconds.

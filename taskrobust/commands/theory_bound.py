@@ -1,8 +1,10 @@
 import math
 from pathlib import Path
+from typing import Annotated
 
 from rich.progress import track
 
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1
 from taskrobust._io.tables import markdown_table
 from taskrobust.report.render import show_table
 from taskrobust.studies.results import print_paths, save
@@ -20,7 +22,11 @@ from taskrobust.studies.theory.problems import MinimaxProblem, example_problems
 from taskrobust.weighting.schedules import Constant, Entropic, Schedule, Sharp, Theorem31
 
 
-def theory_bound(output: Path = Path("runs/theory/bound"), most_steps: int = 1000, seed: int = 0) -> None:
+def theory_bound(
+    output: Path = Path("runs/theory/bound"),
+    most_steps: Annotated[int, AT_LEAST_1] = 1000,
+    seed: Annotated[int, AT_LEAST_0] = 0,
+) -> None:
     """Compare the gap of Algorithm 1 on eight convex problems with known optima with the bound of Theorem 3.1.
 
     Writes bound.md, bound.json and bound.png. Takes about half a minute on two cores.

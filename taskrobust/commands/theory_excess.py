@@ -1,8 +1,10 @@
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1
 from taskrobust._io.tables import markdown_table
 from taskrobust.report.render import show_table
 from taskrobust.studies.results import print_paths, save
@@ -13,7 +15,11 @@ from taskrobust.studies.theory.plots import plot_excess
 _NOISE = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
-def theory_excess(output: Path = Path("runs/theory/excess"), alpha: float = 100.0, steps: int = 3000) -> None:
+def theory_excess(
+    output: Path = Path("runs/theory/excess"),
+    alpha: Annotated[float, AT_LEAST_0] = 100.0,
+    steps: Annotated[int, AT_LEAST_1] = 3000,
+) -> None:
     """Compare minimax on risks and on excess risks, where one of two tasks is noisy.
 
     Writes excess.md, excess.json and excess.png. Takes seconds.

@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1, Range
 from taskrobust._io.tables import markdown_table
 from taskrobust.report.render import show_table
 from taskrobust.studies.results import print_paths, save
@@ -17,7 +19,10 @@ from taskrobust.studies.theory.sample_complexity import (
 
 
 def theory_sample_complexity(
-    output: Path = Path("runs/theory/sample-complexity"), delta: float = 0.1, trials: int = 2000, seed: int = 0
+    output: Path = Path("runs/theory/sample-complexity"),
+    delta: Annotated[float, Range(0, 1, open=True, below=True)] = 0.1,
+    trials: Annotated[int, AT_LEAST_1] = 2000,
+    seed: Annotated[int, AT_LEAST_0] = 0,
 ) -> None:
     """Count the samples that downstream tasks need after pre-training on the average and on the worst task.
 

@@ -9,13 +9,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from time import perf_counter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.status import Status
 
 from taskrobust._io.atomic import checksum, remove_leftovers, replacing
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1
 from taskrobust.nlp.corpus.pairs import next_sentence_pairs
 from taskrobust.nlp.corpus.sources import Source, read_documents, size_in_bytes
 from taskrobust.nlp.corpus.store import (
@@ -47,13 +48,13 @@ def annotate(
     output: Path,
     *,
     tokenizer: str | None = None,
-    vocab_size: int = 30_522,
-    vocab_documents: int = 100_000,
-    sequence_length: int = 128,
+    vocab_size: Annotated[int, AT_LEAST_1] = 30_522,
+    vocab_documents: Annotated[int, AT_LEAST_1] = 100_000,
+    sequence_length: Annotated[int, AT_LEAST_1] = 128,
     text_column: str = "text",
-    seed: int = 0,
-    num_proc: int = 1,
-    documents_per_shard: int = 2048,
+    seed: Annotated[int, AT_LEAST_0] = 0,
+    num_proc: Annotated[int, AT_LEAST_1] = 1,
+    documents_per_shard: Annotated[int, AT_LEAST_1] = 2048,
 ) -> None:
     """Annotate text with part-of-speech classes and store it as pairs of segments for PoS-BERT.
 

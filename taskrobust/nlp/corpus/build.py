@@ -1,10 +1,10 @@
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from taskrobust._io.locks import made_by_one
 from taskrobust._io.paths import expand_variables
-from taskrobust._io.settings import MAY_CHANGE
+from taskrobust._io.settings import AT_LEAST_1, MAY_CHANGE, Checked
 from taskrobust.nlp.corpus.annotate import annotate, write_tagged_corpus
 from taskrobust.nlp.corpus.sources import Source
 from taskrobust.nlp.corpus.store import MANIFEST, TOKENIZER, is_complete
@@ -18,7 +18,7 @@ _HELD_OUT_SEED = 1_000_003
 
 
 @dataclass(kw_only=True)
-class CorpusConfig:
+class CorpusConfig(Checked):
     """The annotated training and held-out text, and the sources to make it from if it does not exist.
 
     Args:
@@ -36,16 +36,17 @@ class CorpusConfig:
         num_proc: Number of annotating processes.
     """
 
+    group: ClassVar = "corpus"
     train: Path
     held_out: Path
     train_source: Annotated[Source | None, MAY_CHANGE] = None  # of a corpus that is there
     held_out_source: Annotated[Source | None, MAY_CHANGE] = None
     tokenizer: str | None = None
-    vocab_size: int = 30_522
-    sequence_length: int = 128
-    documents: int = 12_000
-    held_out_documents: int = 600
-    num_proc: Annotated[int, MAY_CHANGE] = 1
+    vocab_size: Annotated[int, AT_LEAST_1] = 30_522
+    sequence_length: Annotated[int, AT_LEAST_1] = 128
+    documents: Annotated[int, AT_LEAST_1] = 12_000
+    held_out_documents: Annotated[int, AT_LEAST_1] = 600
+    num_proc: Annotated[int, MAY_CHANGE, AT_LEAST_1] = 1
 
 
 def prepare(config: CorpusConfig) -> None:

@@ -4,7 +4,7 @@ import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zlib import crc32
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from taskrobust._io.parquet import read_parquet_images
 from taskrobust._io.paths import expand_variables
+from taskrobust._io.settings import AT_LEAST_0, AT_LEAST_1, SHARE, Checked
 from taskrobust.studies.pretext.networks import CONVOLUTIONAL_FEATURES, convolutional_network, mlp_network
 from taskrobust.studies.pretext.pipeline import PretextNetwork, PretextPipeline, Probe
 from taskrobust.studies.pretext.processor import Pairs, Processor
@@ -29,8 +30,8 @@ SLIDES = {
 """Accuracies of the slides in percent. The slides do not specify the networks and the pretext task."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cifar10Protocol:
+@dataclass(kw_only=True)
+class Cifar10Protocol(Checked):
     """Settings that all cells of the table share.
 
     Args:
@@ -44,14 +45,15 @@ class Cifar10Protocol:
         seed: Seed of the split, the initial weights and the batches.
     """
 
+    group: ClassVar = "protocol"
     task: TaskName = "rotation"
-    penalty: float = 0.3
-    features: int = 64
-    steps: int = 100
-    epochs: int = 10
-    half: float = 0.5
-    scale: float = 1.0
-    seed: int = 0
+    penalty: Annotated[float, AT_LEAST_0] = 0.3
+    features: Annotated[int, AT_LEAST_1] = 64
+    steps: Annotated[int, AT_LEAST_0] = 100
+    epochs: Annotated[int, AT_LEAST_0] = 10
+    half: Annotated[float, SHARE] = 0.5
+    scale: Annotated[float, SHARE] = 1.0
+    seed: Annotated[int, AT_LEAST_0] = 0
 
     def pretext_task(self) -> PretextTask:
         """Create the pretext task."""
